@@ -1,0 +1,1 @@
+"""What happens to a unit on the host; nothing here becomes gates."""

@@ -1,0 +1,1 @@
+"""Benches: stimulus, stream drivers and monitors, protocol rules."""

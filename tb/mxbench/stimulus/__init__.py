@@ -1,0 +1,1 @@
+"""Blocks that hit each boundary of a unit, one module a unit."""
