@@ -1,0 +1,196 @@
+"""Pipeline registers, stalls and streams: the only place where units get them from."""
+from amaranth import *
+from amaranth.lib import memory, stream, wiring
+from amaranth.lib.wiring import In, Out
+from amaranth.utils import ceil_log2
+
+__all__ = ["Cuts", "ResultQueue", "Streamed", "chain", "delay"]
+
+
+def _register(m, value, name, reset_less=True):
+    register = Signal(value.shape(), name=name, reset_less=reset_less)
+    m.d.sync += register.eq(value)
+    return register
+
+
+def delay(m, value, cycles, *, name, reset_less=True):
+    """``value``, ``cycles`` clock cycles later. Marks that say what is valid need ``reset_less=False``."""
+    for n in range(cycles):
+        value = _register(m, value, f"{name}_{n + 1}", reset_less)
+    return value
+
+
+class Cuts:
+    """Named places where a datapath may be cut by a register.
+
+    A core lists its cut points, most useful first; ``stages`` takes that many of them. Everything that crosses a cut
+    point must pass through it. Payload registers have no reset: what they hold means nothing until the stream says that
+    it is valid.
+    """
+    def __init__(self, m, names, stages):
+        if stages > len(names):
+            raise ValueError(f"stages must be at most {len(names)} ({', '.join(names)}), not {stages}")
+        self._m = m
+        self._names = names
+        self._chosen = set(names[:stages])
+
+    def __call__(self, cut, value, label="", *, reset_less=True):
+        """``value`` on the far side of ``cut``; ``label`` tells signals of one cut apart."""
+        if cut not in self._names:
+            raise ValueError(f"cut must be one of {', '.join(self._names)}, not {cut!r}")
+        if cut not in self._chosen:
+            return value
+        return _register(self._m, value, f"{cut}_{label}_q" if label else f"{cut}_q", reset_less)
+
+    def count(self, *cuts):
+        """How many of ``cuts`` are taken."""
+        return sum(cut in self._chosen for cut in cuts)
+
+
+class ResultQueue(wiring.Component):
+    """A queue that is never asked to hold more than ``depth``: credits elsewhere see to that, so nothing checks.
+
+    The write enable goes straight to the memory, and the output comes from registers.
+
+    Members
+    -------
+    w_data : :py:`In(shape)`, w_en : :py:`In(1)`
+    o : :py:`Out(stream.Signature(shape))`
+        First seen valid two cycles after the write.
+    """
+    latency = 2
+
+    def __init__(self, shape, depth):
+        self._shape = shape
+        self._depth = depth
+        super().__init__({"w_data": In(shape), "w_en": In(1), "o": Out(stream.Signature(shape))})
+
+    def elaborate(self, platform):
+        m = Module()
+
+        # Rounding up to a power of two makes the pointers wrap by themselves.
+        depth = 1 << max(1, ceil_log2(self._depth))
+        m.submodules.storage = storage = memory.Memory(
+            shape=unsigned(Shape.cast(self._shape).width), depth=depth, init=[])
+        write = storage.write_port()
+        read = storage.read_port()
+
+        level = Signal(range(depth + 1))
+        take = Signal()
+        valid = Signal()
+        m.d.comb += [
+            write.data.eq(self.w_data),
+            write.en.eq(self.w_en),
+            take.eq((level != 0) & (self.o.ready | ~valid)),
+            read.en.eq(take),
+            self.o.valid.eq(valid),
+            self.o.payload.eq(read.data),
+        ]
+        m.d.sync += [
+            level.eq(level + self.w_en - take),
+            write.addr.eq(write.addr + self.w_en),
+            read.addr.eq(read.addr + take),
+            valid.eq(take | (valid & ~self.o.ready)),
+        ]
+
+        return m
+
+
+class Streamed(wiring.Component):
+    """A core between two streams.
+
+    The core runs freely, with no clock enable: a ``ready`` that reached every register would be its slowest net. Results
+    wait in a queue, and a beat is accepted while the queue has room for all that is under way (a credit for each beat), so
+    that a stalled output loses nothing.
+
+    Members
+    -------
+    i, o : :py:`stream.Signature`
+        The core's ``i`` and ``o`` as payloads. One beat every ``interval`` cycles while ``o.ready`` is high.
+    """
+    def __init__(self, core):
+        self._core = core
+        super().__init__({
+            "i": In(stream.Signature(core.signature.members["i"].shape)),
+            "o": Out(stream.Signature(core.signature.members["o"].shape)),
+        })
+
+    @property
+    def core(self):
+        return self._core
+
+    @property
+    def parameters(self):
+        return self._core.parameters
+
+    @property
+    def cadence(self):
+        return self._core.cadence
+
+    @property
+    def beats(self):
+        return self._core.beats
+
+    @property
+    def latency(self):
+        return self._core.latency + ResultQueue.latency
+
+    @property
+    def interval(self):
+        return self._core.interval
+
+    def elaborate(self, platform):
+        m = Module()
+
+        m.submodules.core = core = self._core
+        # A credit is away from the beat's transfer until the cycle after its result's.
+        away = self.latency + 1
+        if core.cadence == "blocks":
+            away += (core.beats[0] - 1) * core.interval
+        credits = -(-away // core.interval)
+        m.submodules.results = results = ResultQueue(core.signature.members["o"].shape, credits)
+        wiring.connect(m, results.o, wiring.flipped(self.o))
+
+        accepted = Signal()
+        delivered = Signal()
+        free = Signal(range(credits + 1), init=credits)
+        ready = free != 0
+        if core.interval > 1:
+            pause = Signal(range(core.interval))
+            m.d.sync += pause.eq(Mux(accepted, core.interval - 1, pause - (pause != 0)))
+            ready &= pause == 0
+        m.d.comb += [
+            self.i.ready.eq(ready),
+            accepted.eq(self.i.valid & self.i.ready),
+            delivered.eq(self.o.valid & self.o.ready),
+            core.i.eq(self.i.payload),
+            results.w_data.eq(core.o),
+        ]
+        returned = delivered
+
+        if core.is_stateful:
+            m.d.comb += [core.i_valid.eq(accepted), results.w_en.eq(core.o_valid)]
+        if core.cadence == "some" or not core.is_stateful:
+            done = delay(m, accepted, core.latency, name="under_way", reset_less=False)
+            if core.is_stateful:
+                # A beat that leaves the core without a result gives its credit back there.
+                returned = delivered + (done & ~core.o_valid)
+            else:
+                m.d.comb += results.w_en.eq(done)
+        m.d.sync += free.eq(free - accepted + returned)
+
+        return m
+
+
+def chain(m, source, *units):
+    """Connect ``source`` through ``units`` and return the last output stream.
+
+    Amaranth 0.5 connects payloads of equal width whatever their layout, so E4M3 would feed E5M2; this compares the
+    signatures first. Raises ``TypeError`` where they differ.
+    """
+    for unit in units:
+        if source.signature != unit.i.signature.flip():
+            raise TypeError(f"Cannot connect {source.signature!r} to {unit.i.signature.flip()!r}")
+        wiring.connect(m, source, unit.i)
+        source = unit.o
+    return source

@@ -1,0 +1,46 @@
+"""What every unit has."""
+from amaranth.lib import wiring
+from amaranth.lib.wiring import In, Out
+
+__all__ = ["Unit"]
+
+
+class Unit(wiring.Component):
+    """A core: plain payloads in and out, fixed latency, free-running, no clock enable.
+
+    ``cadence`` says what comes out for what goes in. ``"each"``: one output for each input beat, ``latency`` cycles
+    after it. ``"some"``: at most one output a beat, ``latency`` cycles after it, where ``o_valid`` is high.
+    ``"blocks"``: as many output beats as input beats, a block at a time from ``latency`` cycles after the block's last
+    beat, where ``o_valid`` is high.
+
+    Members
+    -------
+    i, o
+        Payloads, structures of the unit.
+    i_valid : :py:`In(1)`, o_valid : :py:`Out(1)`
+        Only in cores that hold state (``is_stateful``): this cycle's payload is a beat.
+    """
+    is_stateful = False
+    cadence = "each"
+    interval = 1
+
+    def __init__(self, parameters, i, o):
+        self._parameters = parameters
+        members = {"i": In(i), "o": Out(o)}
+        if self.is_stateful:
+            members |= {"i_valid": In(1), "o_valid": Out(1)}
+        super().__init__(members)
+
+    @property
+    def parameters(self):
+        return self._parameters
+
+    @property
+    def latency(self):
+        """Cycles from the (last) input beat to the (first) output beat."""
+        return self._parameters.stages
+
+    @property
+    def beats(self):
+        """Beats of a block, in and out."""
+        return 1, 1

@@ -1,0 +1,134 @@
+"""What every streamed unit must pass, driven by its manifest, its stimulus and its golden model."""
+import importlib
+import itertools
+import os
+import random
+
+import cocotb
+import numpy as np
+from cocotb.triggers import FallingEdge, RisingEdge, Timer
+
+from .stream import get_all, put_all, start
+
+# Enough blocks for each directed case of the stimulus, few enough for seconds; volume is the player's work.
+BLOCKS = int(os.environ.get("MXFORGE_BLOCKS", "600"))
+
+
+def stimulus_of(manifest):
+    return importlib.import_module(f"mxbench.stimulus.{manifest['unit']}")
+
+
+def vectors(manifest, count):
+    """``(inputs, outputs)``: rows of stimulus, and what golden makes of them."""
+    rng = np.random.default_rng(random.randrange(1 << 32))
+    inputs = stimulus_of(manifest).blocks(manifest["parameters"], count, rng)
+    golden = importlib.import_module(f"mxgolden.{manifest['unit']}")
+    return inputs, golden.expected(manifest["parameters"], inputs)
+
+
+def compare(got, expected, inputs=None):
+    """Fail at the first difference, with the field, the row and the item."""
+    assert set(got) == set(expected), f"fields {sorted(got)}, expected {sorted(expected)}"
+    for name, wanted in expected.items():
+        wanted = np.asarray(wanted)
+        assert got[name].shape == wanted.shape, f"{name}: shape {got[name].shape}, expected {wanted.shape}"
+        wrong = np.argwhere(got[name] != wanted)
+        if len(wrong):
+            at = tuple(wrong[0])
+            fed = {k: v[at[0]] for k, v in inputs.items()} if inputs and len(wanted) == len(next(iter(inputs.values()))) else ""
+            raise AssertionError(f"{name}{list(map(int, at))} is {got[name][at]:#x}, expected {wanted[at]:#x}; "
+                                 f"{len(wrong)} of {wanted.size} differ {fed}")
+
+
+def some_pauses():
+    """Pauses of several characters: none, single cycles, long ones."""
+    return random.choice([0, 0, 0, 1, 2, random.randrange(12)])
+
+
+async def run_blocks(dut, count, input_pauses=None, output_pauses=None):
+    manifest, i, o = await start(dut)
+    inputs, expected = vectors(manifest, count)
+    results = len(next(iter(expected.values()))) * o.layout.beats
+    feed = cocotb.start_soon(put_all(dut.clk, i, i.layout.to_beats(inputs), input_pauses))
+    got = o.layout.to_rows(await get_all(dut.clk, o, results, output_pauses))
+    await feed
+    compare(got, expected, inputs)
+    o.ready.value = 1
+    for _ in range(manifest["latency"] + 4):
+        await RisingEdge(dut.clk)
+        assert not o.valid.value, "more results than expected"
+    stimulus = stimulus_of(manifest)
+    for name, hits in stimulus.classes(manifest["parameters"], inputs, expected).items():
+        dut._log.info("%6d x %s", hits, name)
+
+
+@cocotb.test()
+async def matches_golden(dut):
+    await run_blocks(dut, BLOCKS)
+
+
+@cocotb.test()
+async def matches_golden_with_idle_inputs(dut):
+    await run_blocks(dut, BLOCKS // 3, input_pauses=some_pauses)
+
+
+@cocotb.test()
+async def matches_golden_under_back_pressure(dut):
+    await run_blocks(dut, BLOCKS // 3, output_pauses=some_pauses)
+
+
+@cocotb.test()
+async def obeys_stream_rules(dut):
+    await run_blocks(dut, BLOCKS // 3, some_pauses, some_pauses)
+
+
+@cocotb.test()
+async def latency_and_interval_are_declared(dut):
+    manifest, i, o = await start(dut)
+    # Every input block gives a result in each unit's stimulus of a single block.
+    blocks = 40
+    inputs, expected = vectors(manifest, blocks)
+    results = len(next(iter(expected.values()))) * o.layout.beats
+    beats = i.layout.to_beats(inputs)
+    o.ready.value = 1
+    i.valid.value = 1
+    sent, taken, seen = 0, [], []
+    i.payload.value = beats[0]
+    cycle = 0
+    while len(seen) < results:
+        await RisingEdge(dut.clk)
+        if sent < len(beats) and i.ready.value:
+            taken.append(cycle)
+            sent += 1
+            i.payload.value = beats[min(sent, len(beats) - 1)]
+            i.valid.value = int(sent < len(beats))
+        if o.valid.value:
+            seen.append(cycle)
+        cycle += 1
+        assert cycle < 10_000, f"{len(seen)} of {results} beats came"
+    steps = [b - a for a, b in itertools.pairwise(taken)]
+    assert max(steps) == min(steps) == manifest["interval"], f"beats every {set(steps)} cycles, declared {manifest['interval']}"
+    if results == blocks * o.layout.beats:
+        last = taken[i.layout.beats - 1::i.layout.beats]
+        first = seen[0::o.layout.beats]
+        latencies = {b - a for a, b in zip(last, first, strict=True)}
+        assert latencies == {manifest["latency"]}, f"latencies {latencies}, declared {manifest['latency']}"
+    else:
+        assert seen[-1] - taken[-1] == manifest["latency"], f"latency {seen[-1] - taken[-1]}, declared {manifest['latency']}"
+    dut._log.info("latency %d, interval %d, as declared", manifest["latency"], manifest["interval"])
+
+
+@cocotb.test()
+async def valid_ignores_ready(dut):
+    manifest, i, o = await start(dut)
+    inputs, _ = vectors(manifest, 60)
+    cocotb.start_soon(put_all(dut.clk, i, i.layout.to_beats(inputs), some_pauses))
+    for _ in range(150):
+        await FallingEdge(dut.clk)
+        seen = set()
+        for ready in (0, 1):
+            o.ready.value = ready
+            await Timer(1, "ns")
+            seen.add((int(o.valid.value), int(o.payload.value)))
+        assert len(seen) == 1, "output depends combinationally on ready"
+        o.ready.value = random.randrange(2)
