@@ -1,0 +1,139 @@
+# amaranth: UnusedElaboratable=no
+import itertools
+import random
+
+import pytest
+from amaranth import *
+from amaranth.lib import data
+from amaranth.sim import Simulator
+
+from mxforge import parameters
+from mxforge.dequantizer import Dequantizer
+from mxforge.pipeline import Cuts, Streamed, chain, delay
+from mxforge.unit import Unit
+
+LAYOUT = data.StructLayout({"number": 16})
+
+
+class Relay(Unit):
+    """Gives back its input; as ``cadence`` says, all of it, the odd numbers only, or pairs after both have come."""
+    def __init__(self, cadence, latency, interval=1, is_stateful=True):
+        self.cadence, self.interval, self.is_stateful, self._latency = cadence, interval, is_stateful, latency
+        super().__init__(parameters.Parameters(), LAYOUT, LAYOUT)
+
+    latency = property(lambda self: self._latency)
+    beats = property(lambda self: (2, 2) if self.cadence == "blocks" else (1, 1))
+
+    def elaborate(self, platform):
+        m = Module()
+        number, valid = self.i.number, self.i_valid if self.is_stateful else Const(1)
+        late = self._latency
+        if self.cadence == "blocks":
+            # Two beats in, then both out, one cycle apart as they must come.
+            second = Signal()
+            m.d.sync += second.eq(second ^ valid)
+            ends = valid & second
+            first = Signal(16)
+            with m.If(valid & ~second):
+                m.d.sync += first.eq(number)
+            start = delay(m, ends, late, name="start", reset_less=False)
+            pair = delay(m, Cat(first, number), late, name="pair")
+            held = delay(m, pair, 1, name="held")
+            again = delay(m, start, 1, name="again", reset_less=False)
+            m.d.comb += [self.o.number.eq(Mux(start, pair[:16], held[16:])), self.o_valid.eq(start | again)]
+            return m
+        m.d.comb += self.o.number.eq(delay(m, number, late, name="late"))
+        if self.is_stateful:
+            chosen = valid & (number[0] | (self.cadence == "each"))
+            m.d.comb += self.o_valid.eq(delay(m, chosen, late, name="valid", reset_less=False))
+        return m
+
+
+def play(dut, numbers, count, input_rate=1.0, output_rate=1.0, seed=1):
+    """``(results, transfer cycles of inputs, of outputs)``."""
+    rng = random.Random(seed)
+    taken, results, given = [], [], []
+
+    async def bench(ctx):
+        held, sent = None, 0
+        valid = False
+        for cycle in range(20_000):
+            if not valid and sent < len(numbers):
+                valid = rng.random() < input_rate
+            ctx.set(dut.i.valid, valid)
+            ctx.set(dut.i.payload.number, numbers[min(sent, len(numbers) - 1)])
+            ready = rng.random() < output_rate
+            ctx.set(dut.o.ready, not ready)
+            before = ctx.get(dut.o.valid), ctx.get(dut.o.payload.number)
+            ctx.set(dut.o.ready, ready)
+            o_valid, payload = ctx.get(dut.o.valid), ctx.get(dut.o.payload.number)
+            assert before == (o_valid, payload), "output depends combinationally on ready"
+            if held is not None:
+                assert o_valid and payload == held, "valid or payload changed before the transfer"
+            accepted = valid and ctx.get(dut.i.ready)
+            if o_valid and ready:
+                results.append(payload)
+                given.append(cycle)
+            held = payload if o_valid and not ready else None
+            if accepted:
+                taken.append(cycle)
+                sent += 1
+                valid = False
+            await ctx.tick()
+            if len(results) == count and sent == len(numbers) and cycle > given[-1] + 20:
+                return
+        raise AssertionError(f"{len(results)} of {count} results, {sent} of {len(numbers)} beats taken")
+
+    simulator = Simulator(dut)
+    simulator.add_clock(1e-6)
+    simulator.add_testbench(bench)
+    simulator.run()
+    return results, taken, given
+
+
+CORES = [("each", False), ("each", True), ("some", True), ("blocks", True)]
+
+
+@pytest.mark.parametrize("latency", [0, 1, 5])
+@pytest.mark.parametrize(("cadence", "is_stateful"), CORES)
+@pytest.mark.parametrize(("input_rate", "output_rate"), [(1, 1), (0.4, 1), (1, 0.3), (0.5, 0.5)])
+def test_streamed_loses_nothing(cadence, is_stateful, latency, input_rate, output_rate):
+    rng = random.Random(7)
+    numbers = [rng.randrange(1 << 16) for _ in range(300)]
+    wanted = [n for n in numbers if cadence != "some" or n & 1]
+    dut = Streamed(Relay(cadence, latency, is_stateful=is_stateful))
+    results, _, _ = play(dut, numbers, len(wanted), input_rate, output_rate)
+    assert results == wanted
+
+
+@pytest.mark.parametrize("latency", [0, 1, 5])
+@pytest.mark.parametrize(("cadence", "is_stateful"), CORES)
+def test_streamed_keeps_the_rate(cadence, is_stateful, latency):
+    numbers = list(range(1, 401, 2))
+    dut = Streamed(Relay(cadence, latency, is_stateful=is_stateful))
+    _, taken, given = play(dut, numbers, len(numbers))
+    assert taken == list(range(taken[0], taken[0] + len(numbers)))
+    assert given[0] - taken[dut.beats[0] - 1] == dut.latency
+    assert given[-1] - given[0] == len(numbers) - 1
+
+
+@pytest.mark.parametrize("interval", [2, 3])
+def test_streamed_keeps_the_interval(interval):
+    numbers = list(range(1, 41, 2))
+    dut = Streamed(Relay("some", 4, interval))
+    results, taken, _ = play(dut, numbers, len(numbers))
+    assert results == numbers
+    assert {b - a for a, b in itertools.pairwise(taken)} == {interval}
+
+
+def test_cuts_refuse_what_they_lack():
+    with pytest.raises(ValueError, match=r"stages must be at most 2 \(a, b\), not 3"):
+        Cuts(Module(), ("a", "b"), 3)
+    with pytest.raises(ValueError, match="cut must be one of a, b, not 'c'"):
+        Cuts(Module(), ("a", "b"), 1)("c", Signal())
+
+
+def test_chain_compares_layouts():
+    a, b = Streamed(Dequantizer(element="e4m3", target="fp16")), Streamed(Dequantizer(element="e4m3", target="bf16"))
+    with pytest.raises(TypeError, match="Cannot connect"):
+        chain(Module(), a.o, b)
