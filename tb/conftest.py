@@ -51,3 +51,21 @@ def simulate(request):
         assert failed == 0, f"{failed} of {count} cocotb tests failed, see {run_dir / 'sim.log'}"
 
     return run
+
+
+@pytest.fixture
+def sim_build():
+    """The folder of everything that is built."""
+    return SIM_BUILD
+
+
+@pytest.fixture
+def play(sim_build):
+    """``play(component, name, inputs)``: the outputs of the emitted Verilog for whole arrays, by the C++ player."""
+    from mxforge.emit import emit
+    from mxforge.flow import player
+
+    def run(component, name, inputs, **options):
+        return player.build(*emit(component, name), sim_build).play(inputs, **options)
+
+    return run

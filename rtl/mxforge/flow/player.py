@@ -1,0 +1,358 @@
+"""Vectors through emitted Verilog: a generated C++ program round the Verilated unit, fed with whole arrays."""
+import hashlib
+import json
+import queue
+import shutil
+import subprocess
+import tempfile
+import threading
+from contextlib import suppress
+from dataclasses import dataclass
+from importlib import resources
+from pathlib import Path
+
+import numpy as np
+
+from mxbench import verilator
+from mxbench.manifest import dtype_of
+
+__all__ = ["Player", "ProtocolError", "Statistics", "build"]
+
+_FLAGS = ("-O3", "-CFLAGS", "-O2", *(f"-Wno-{rule}" for rule in verilator.WAIVERS))
+# Rows that are packed at a time: small enough for the cache, large enough that NumPy's calls don't count.
+_PACKED_BYTES = 1 << 20
+
+
+class ProtocolError(RuntimeError):
+    """The unit broke a rule of its contract: the hardware is wrong, not the data."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Statistics:
+    """What a play measured, in cycles; ``latency`` and ``interval`` as the manifest defines them, at full speed only.
+
+    ``latency`` is None where an input doesn't always give an output, ``interval`` with less than two inputs; both with
+    stalls.
+    """
+    cycles: int
+    inputs: int
+    outputs: int
+    latency: int | None
+    interval: float | None
+
+
+class _Beats:
+    """One port's payload: its fields in rows, and its bytes as the Verilated port has them.
+
+    A payload of up to 64 bits takes the next power of two of bytes, a wider one whole 32-bit words.
+    """
+    def __init__(self, port, beats):
+        self.beats = beats
+        self.fields = port["fields"]
+        self.width = port["width"]
+        for field in self.fields:
+            if field["width"] > 64:
+                raise ValueError(f"fields may have up to 64 bits, not {field['width']} ({field['name']})")
+        size = (self.width + 7) // 8
+        self.size = 1 << (size - 1).bit_length() if size <= 8 else (size + 3) // 4 * 4
+
+    def _shape(self, field, rows):
+        return (rows, field["count"] * self.beats) if "count" in field else (rows,)
+
+    def describe(self):
+        return ", ".join(
+            f"{field['name']} ({'N, ' + str(field['count'] * self.beats) if 'count' in field else 'N'}) of "
+            f"{field['width']} bit" + "s" * (field["width"] > 1) for field in self.fields)
+
+    def check(self, rows):
+        """``rows`` as arrays, and how many; ``ValueError`` unless they fit the fields."""
+        if set(rows) != {field["name"] for field in self.fields}:
+            raise ValueError(f"inputs must be {self.describe()}, not {', '.join(sorted(rows)) or 'nothing'}")
+        rows = {field["name"]: np.asarray(rows[field["name"]]) for field in self.fields}
+        counts = {name: len(array) if array.ndim else 0 for name, array in rows.items()}
+        for field in self.fields:
+            name, array = field["name"], rows[field["name"]]
+            if array.dtype.kind not in "ub":
+                raise ValueError(f"{name} must be unsigned integers (bit patterns, {dtype_of(field['width'])}), "
+                                 f"not {array.dtype}")
+            if array.shape != self._shape(field, counts[name]) or not array.ndim:
+                wanted = f"N, {field['count'] * self.beats}" if "count" in field else "N"
+                raise ValueError(f"{name} must have the shape ({wanted}), not {array.shape}")
+            if array.dtype.itemsize * 8 > field["width"] and array.size and array.max() >> field["width"]:
+                raise ValueError(f"{name} must be below 2**{field['width']}, not {array.max()}")
+        if len(set(counts.values())) > 1:
+            raise ValueError("inputs must have as many rows each, not "
+                             + ", ".join(f"{name} {count}" for name, count in counts.items()))
+        return rows, max(counts.values())
+
+    def empty(self, rows):
+        return {field["name"]: np.empty(self._shape(field, rows), dtype_of(field["width"])) for field in self.fields}
+
+    def _pieces(self, field, lane):
+        """Where an item lies, as (32-bit word, shift in the word, shift in the item, bits)."""
+        position = field["offset"] + lane * field["width"]
+        taken = 0
+        while taken < field["width"]:
+            word, shift = divmod(position + taken, 32)
+            bits = min(32 - shift, field["width"] - taken)
+            yield word, shift, taken, bits
+            taken += bits
+
+    @staticmethod
+    def _whole_bytes(field):
+        return field["offset"] % 8 == 0 and field["width"] % 8 == 0
+
+    def pack(self, rows):
+        """The payloads of ``rows``: uint8 (beats, size)."""
+        count = len(next(iter(rows.values()))) * self.beats
+        words = np.zeros((count, -(-self.size // 4)), np.uint32)
+        payloads = words.view(np.uint8)
+        for field in self.fields:
+            array = rows[field["name"]].astype(dtype_of(field["width"]), copy=False)
+            lanes = field.get("count")
+            array = np.repeat(array, self.beats) if lanes is None else np.ascontiguousarray(array)
+            array = array.reshape(count, lanes or 1)
+            if self._whole_bytes(field):
+                start, width = field["offset"] // 8, field["width"] // 8
+                items = array.view(np.uint8).reshape(count, lanes or 1, array.itemsize)[:, :, :width]
+                payloads[:, start:start + (lanes or 1) * width] = items.reshape(count, -1)
+                continue
+            for lane in range(lanes or 1):
+                item = array[:, lane]
+                for word, shift, taken, _ in self._pieces(field, lane):
+                    words[:, word] |= (item >> item.dtype.type(taken)).astype(np.uint32) << np.uint32(shift)
+        return payloads if payloads.shape[1] == self.size else np.ascontiguousarray(payloads[:, :self.size])
+
+    def unpack(self, payloads, out):
+        """Fill the arrays of ``out`` from ``payloads``, uint8 (beats, size)."""
+        count = len(payloads)
+        padded = -(-self.size // 4) * 4
+        if padded != self.size:
+            payloads = np.pad(payloads, ((0, 0), (0, padded - self.size)))
+        words = payloads.view(np.uint32)
+        for field in self.fields:
+            dtype = dtype_of(field["width"])
+            lanes = field.get("count")
+            whole = out[field["name"]].reshape(count, lanes) if lanes is not None else np.empty((count, 1), dtype)
+            if self._whole_bytes(field):
+                start, width = field["offset"] // 8, field["width"] // 8
+                items = whole.view(np.uint8).reshape(count, lanes or 1, dtype.itemsize)
+                items[:, :, width:] = 0
+                items[:, :, :width] = payloads[:, start:start + (lanes or 1) * width].reshape(count, lanes or 1, width)
+            else:
+                for lane in range(lanes or 1):
+                    item = np.zeros(count, dtype)
+                    for word, shift, taken, bits in self._pieces(field, lane):
+                        piece = (words[:, word] >> np.uint32(shift)) & np.uint32((1 << bits) - 1)
+                        item |= piece.astype(dtype) << dtype.type(taken)
+                    whole[:, lane] = item
+            if lanes is None:
+                beats = whole.reshape(-1, self.beats)
+                if (beats != beats[:, :1]).any():
+                    raise ProtocolError(f"{field['name']} must be the same on every beat of a block")
+                out[field["name"]][:] = beats[:, 0]
+
+
+class Player:
+    """A unit's Verilog, built to be played; `build` makes it."""
+    def __init__(self, program, manifest, waves_program):
+        self._program = program
+        self._waves_program = waves_program
+        self._counted = manifest["cadence"] != "some"
+        prefix = "__payload" if manifest["streamed"] else ""
+        self._inputs = _Beats(manifest["ports"][f"i{prefix}"], manifest["beats"]["i"])
+        self._outputs = _Beats(manifest["ports"][f"o{prefix}"], manifest["beats"]["o"])
+        self._rows_per_chunk = max(1, _PACKED_BYTES // max(
+            self._inputs.size * self._inputs.beats, self._outputs.size * self._outputs.beats))
+        self.last = None
+
+    def play(self, inputs, *, stalls=None, waves=None, progress=None):
+        """The unit's outputs for ``inputs``: arrays of bit patterns named after the payload's fields.
+
+        An array field has the shape (N, items of a block), whatever beats that takes; a scalar (N,). Starts from reset.
+        ``stalls`` is a seed for random idle and back-pressure, with every stream rule watched; without it the unit
+        runs at full speed. ``waves`` is a file for the waves: ``.fst``, or ``.vcd``. ``progress(done, total)`` is
+        called with rows now and then. Measurements are in ``last`` afterwards.
+        """
+        rows, total = self._inputs.check(inputs)
+        done = 0
+        if self._counted:
+            outputs = self._outputs.empty(total)
+        else:
+            pieces = []
+        for piece in self._stream(self._chunks(rows, total), stalls, waves):
+            count = len(next(iter(piece.values())))
+            if self._counted:
+                for name, array in piece.items():
+                    outputs[name][done:done + count] = array
+                done += count
+            else:
+                pieces.append(piece)
+                done = min(done + self._rows_per_chunk, total)
+            if progress is not None:
+                progress(done, total)
+        if not self._counted:
+            outputs = {name: np.concatenate([self._outputs.empty(0)[name], *(piece[name] for piece in pieces)])
+                       for name in self._outputs.empty(0)}
+        if progress is not None:
+            progress(total, total)
+        return outputs
+
+    def stream(self, chunks, *, stalls=None):
+        """Play an iterable of inputs of any length; yields the outputs, of each chunk apart unless the unit decides
+        itself how many there are. One play: the unit is reset only at the start."""
+        return self._stream((self._inputs.check(chunk)[0] for chunk in chunks), stalls, None)
+
+    def _chunks(self, rows, total):
+        for start in range(0, total, self._rows_per_chunk):
+            yield {name: array[start:start + self._rows_per_chunk] for name, array in rows.items()}
+
+    def _stream(self, chunks, stalls, waves):
+        program = self._program if waves is None else self._waves_program(Path(waves))
+        arguments = ["" if stalls is None else str(stalls)]
+        if waves is not None:
+            arguments.append(str(waves))
+        sizes = queue.SimpleQueue()
+        errors = []
+
+        with tempfile.TemporaryFile() as said:
+            process = subprocess.Popen([program, *arguments], stdin=subprocess.PIPE, stdout=subprocess.PIPE,
+                                       stderr=said, bufsize=0)
+
+            def feed():
+                try:
+                    with suppress(BrokenPipeError), process.stdin as pipe:
+                        for chunk in chunks:
+                            payloads = self._inputs.pack(chunk)
+                            sizes.put(len(payloads) // self._inputs.beats)
+                            view = memoryview(payloads.reshape(-1))
+                            while view:
+                                view = view[pipe.write(view):]
+                except BaseException as error:      # raised again where the outputs are asked for
+                    errors.append(error)
+                    process.kill()
+                finally:
+                    sizes.put(None)
+
+            feeder = threading.Thread(target=feed, daemon=True)
+            feeder.start()
+            try:
+                yield from self._results(process.stdout, sizes)
+                feeder.join()
+                status = process.wait()
+            finally:
+                process.kill()
+                process.wait()
+                process.stdout.close()
+                feeder.join()
+            if errors:
+                raise errors[0]
+            said.seek(0)
+            message = said.read().decode(errors="replace").strip()
+        if status:
+            raise ProtocolError(message or f"the player ended with status {status}")
+        self.last = self._statistics(json.loads(message.splitlines()[-1]), stalls is None)
+
+    def _results(self, pipe, sizes):
+        beats, size = self._outputs.beats, self._outputs.size
+        while True:
+            # How many results there will be is known only where each row has its own.
+            rows = sizes.get() if self._counted else self._rows_per_chunk
+            if rows is None:
+                return
+            payloads = np.empty((rows * beats, size), np.uint8)
+            got = _read(pipe, payloads)
+            if self._counted and got < payloads.nbytes:
+                return          # it failed: its status and message say why
+            payloads = payloads[:got // size]
+            outputs = self._outputs.empty(len(payloads) // beats)
+            self._outputs.unpack(payloads, outputs)
+            if len(payloads):
+                yield outputs
+            if got < rows * beats * size:
+                return
+
+    def _statistics(self, counts, full_speed):
+        first_complete, first_output = counts.pop("first_complete"), counts.pop("first_output")
+        first_input, last_input = counts.pop("first_input"), counts.pop("last_input")
+        latency = interval = None
+        if full_speed and self._counted and counts["outputs"]:
+            latency = first_output - first_complete
+        if full_speed and counts["inputs"] > 1:
+            interval = (last_input - first_input) / (counts["inputs"] - 1)
+        return Statistics(latency=latency, interval=interval, **counts)
+
+
+def _read(pipe, array):
+    """Fill ``array`` from ``pipe``; the bytes that came before its end."""
+    view = memoryview(array.reshape(-1))
+    got = 0
+    while got < len(view) and (more := pipe.readinto(view[got:])):
+        got += more
+    return got
+
+
+def build(text, manifest, build_dir):
+    """The `Player` of Verilog ``text`` and its ``manifest``, built below ``build_dir`` once for each content."""
+    tools = verilator.find()
+    source = _source(manifest)
+
+    def program(trace=()):
+        flags = (*_FLAGS, *trace)
+        key = hashlib.sha256("\0".join([text, source, tools.version, *flags]).encode()).hexdigest()[:12]
+        folder = Path(build_dir).absolute() / f"player-{manifest['name']}-{key}"
+        with verilator.locked(folder):
+            if not (folder / "built").exists():
+                shutil.rmtree(folder / "obj_dir", ignore_errors=True)
+                verilog = folder / f"{manifest['name']}.v"
+                verilog.write_text(text)
+                (folder / "player.cpp").write_text(source)
+                library = verilator.runtime(build_dir)
+                env = tools.environment()
+                if "--trace-fst" in trace:
+                    # The runtime has its own compression; the makefile would ask for the system's libraries.
+                    env["MAKEFLAGS"] += f" LDLIBS={library}"
+                verilator.run_tool(
+                    [tools.verilator, "--cc", "--exe", "--build", "--top-module", manifest["name"], "--prefix", "Vtop",
+                     "-Mdir", folder / "obj_dir", "-o", "player", *flags, "-LDFLAGS", library,
+                     verilog, folder / "player.cpp"], env=env, cwd=folder)
+                (folder / "built").touch()
+        return folder / "obj_dir" / "player"
+
+    def waves_program(path):
+        traces = {".fst": ("--trace-fst",), ".vcd": ("--trace-vcd",)}
+        if path.suffix not in traces:
+            raise ValueError(f"waves must be a .fst or .vcd file, not {path.name}")
+        return program(traces[path.suffix])
+
+    return Player(program(), manifest, waves_program)
+
+
+def _source(manifest):
+    ports = manifest["ports"]
+    payload = "__payload" if manifest["streamed"] else ""
+    mark = "__" if manifest["streamed"] else "_"
+
+    def member(name):
+        return name.replace("__", "___05F")       # as Verilator writes names in C++
+
+    def port(name):
+        return f"top.{member(name)}" if name in ports else "absent"
+
+    values = {
+        "NAME": manifest["name"],
+        "STREAMED": str(bool(manifest["streamed"])).lower(),
+        "MARKED": str(f"o{mark}valid" in ports).lower(),
+        "COUNTED": str(manifest["cadence"] != "some").lower(),
+        "LATENCY": manifest["latency"], "INTERVAL": manifest["interval"],
+        "BEATS": manifest["beats"]["i"] if manifest["cadence"] == "blocks" else 1,
+        "INPUT_WIDTH": ports[f"i{payload}"]["width"],
+        "INPUT": member(f"i{payload}"), "OUTPUT": member(f"o{payload}"),
+        "CLK": port("clk"), "RST": port("rst"),
+        "I_VALID": port(f"i{mark}valid"), "O_VALID": port(f"o{mark}valid"),
+        "I_READY": port("i__ready"), "O_READY": port("o__ready"),
+    }
+    source = resources.files(__package__).joinpath("player.cpp.in").read_text()
+    for name, value in values.items():
+        source = source.replace(f"@{name}@", str(value))
+    return source
