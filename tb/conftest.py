@@ -18,7 +18,7 @@ def simulate(request):
     """
     from cocotb_tools.runner import get_results, get_runner
 
-    from mxbench.verilator import WAIVERS, find
+    from mxbench.verilator import WAIVERS, find, runtime
     from mxforge.emit import emit
 
     toolchain = find()
@@ -36,7 +36,8 @@ def simulate(request):
             if not built.exists():
                 (build_dir / f"{name}.v").write_text(text)
                 runner.build(sources=[build_dir / f"{name}.v"], hdl_toplevel=name, build_dir=build_dir,
-                             build_args=[f"-Wno-{w}" for w in WAIVERS], timescale=("1ns", "1ns"), log_file=build_dir / "build.log")
+                             build_args=[*(f"-Wno-{w}" for w in WAIVERS), "-LDFLAGS", str(runtime(SIM_BUILD))],
+                             timescale=("1ns", "1ns"), log_file=build_dir / "build.log")
                 built.touch()
         run_dir = SIM_BUILD / "runs" / f"{request.module.__name__}-{request.node.name}"
         run_dir.mkdir(parents=True, exist_ok=True)

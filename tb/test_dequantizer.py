@@ -1,7 +1,14 @@
 # amaranth: UnusedElaboratable=no
+import itertools
+
+import numpy as np
 import pytest
 
+import mxgolden.dequantizer
+from mxbench.bench import compare
+from mxbench.stimulus import dequantizer as stimulus
 from mxforge.dequantizer import Dequantizer
+from mxforge.formats import ELEMENTS, WIDES
 from mxforge.pipeline import Streamed
 
 
@@ -11,5 +18,46 @@ from mxforge.pipeline import Streamed
     ("mxint8", "bf16", 3, 1, "inf"),
     ("e2m1", "bf16", 1, 0, "saturate"),
 ])
-def test_dequantizer(simulate, element, target, lanes, stages, overflow):
+def test_bench(simulate, element, target, lanes, stages, overflow):
     simulate(Streamed(Dequantizer(element=element, target=target, lanes=lanes, stages=stages, overflow=overflow)), "dequantizer")
+
+
+def every_pair(element, lanes):
+    """Beats that show each lane each code under each scale: all offsets of consecutive codes."""
+    codes = 1 << ELEMENTS[element].width
+    scale, offset = np.divmod(np.arange(256 * codes), codes)
+    return {"scale": scale.astype(np.uint8), "elements": ((offset[:, None] + np.arange(lanes)) % codes).astype(np.uint8)}
+
+
+@pytest.mark.parametrize("overflow", ["inf", "saturate"])
+@pytest.mark.parametrize(("element", "target"), list(itertools.product(ELEMENTS, WIDES)))
+def test_every_pair_in_every_lane(play, record_property, element, target, overflow):
+    lanes = 4 if overflow == "saturate" else 32 if element in ("e4m3", "e5m2") else 8
+    unit = Dequantizer(element=element, target=target, overflow=overflow, lanes=lanes, stages=2)
+    inputs = every_pair(element, unit.parameters.lanes)
+    got = play(Streamed(unit), "dequantizer", inputs)
+    compare(got, mxgolden.dequantizer.expected(vars(unit.parameters), inputs), inputs)
+    record_property("pairs", got["values"].size)
+
+
+@pytest.mark.parametrize("stages", range(len(Dequantizer.CUTS) + 1))
+def test_every_depth(play, stages):
+    unit = Dequantizer(element="e5m2", target="fp16", lanes=8, stages=stages)
+    inputs = stimulus.blocks(vars(unit.parameters), 100_000, np.random.default_rng(stages))
+    expected = mxgolden.dequantizer.expected(vars(unit.parameters), inputs)
+    compare(play(Streamed(unit), "dequantizer", inputs, stalls=stages), expected, inputs)
+    compare(play(unit, "dequantizer_bare", inputs), expected, inputs)
+    hits = stimulus.classes(vars(unit.parameters), inputs, expected)
+    assert all(hits.values()), hits
+
+
+@pytest.mark.parametrize(("values", "error", "message"), [
+    ({"element": "e4m4"}, ValueError, "element must be one of e4m3, e5m2, .*, not 'e4m4'"),
+    ({"target": "fp64"}, ValueError, "target must be one of fp32, bf16, fp16, not 'fp64'"),
+    ({"lanes": 0}, ValueError, "lanes must be 1 to 1024, not 0"),
+    ({"stages": 5}, ValueError, r"stages must be 0 to 4 \(sums, result, elements, shifted\), not 5"),
+    ({"overflow": True}, TypeError, "overflow must be a name, not True"),
+])
+def test_refuses(values, error, message):
+    with pytest.raises(error, match=message):
+        Dequantizer(**values)
