@@ -11,12 +11,12 @@ from mxforge.round import round_up_to_nearest_even, split
 
 
 def evaluate(widths, function):
-    """``function``'s values for all inputs of ``widths`` bits each, as ``[(inputs, values)]``."""
+    """``function(m, *inputs)``'s values for all inputs of ``widths`` bits each, as ``[(inputs, values)]``."""
     inputs = [Signal(width, name=f"i{n}") for n, width in enumerate(widths)]
-    results = function(*inputs)
+    m = Module()
+    results = function(m, *inputs)
     results = results if isinstance(results, tuple) else (results,)
     outputs = [Signal(r.shape(), name=f"o{n}") for n, r in enumerate(results)]
-    m = Module()
     m.d.comb += [o.eq(r) for o, r in zip(outputs, results, strict=True)]
     table = []
 
@@ -57,13 +57,13 @@ def test_shift_right_sticky(width, amount_width):
 
 @pytest.mark.parametrize(("width", "amount_width", "result_width"), [(4, 3, 6), (4, 2, 4), (5, 3, 3)])
 def test_shift_left(width, amount_width, result_width):
-    for (value, amount), (shifted,) in evaluate([width, amount_width], lambda v, a: shift_left(v, a, result_width)):
+    for (value, amount), (shifted,) in evaluate([width, amount_width], lambda m, v, a: shift_left(v, a, result_width)):
         assert shifted == (value << amount) % (1 << result_width)
 
 
 @pytest.mark.parametrize("count", [1, 2, 3, 5])
 def test_trees(count):
-    for values, (total, most) in evaluate([2] * count, lambda *v: (tree_sum(v), tree_max(v))):
+    for values, (total, most) in evaluate([2] * count, lambda m, *v: (tree_sum(v), tree_max(m, v))):
         assert total == sum(values)
         assert most == max(values)
 
@@ -75,7 +75,7 @@ def test_tree_sum_is_no_wider_than_exact(count, shape, width):
 
 @pytest.mark.parametrize("places", [0, 1, 2, 4])
 def test_rounds_to_nearest_even(places):
-    def rounded(value):
+    def rounded(m, value):
         kept, guard, sticky = split(value, places)
         return kept + round_up_to_nearest_even(kept[0], guard, sticky)
 

@@ -4,22 +4,31 @@ from amaranth import *
 __all__ = ["any_bit", "count_leading_zeros", "normalize", "shift_left", "shift_right_sticky", "tree_max", "tree_sum"]
 
 
-def _tree(values, combine):
-    values = list(values)
-    while len(values) > 1:
-        pairs = [combine(a, b) for a, b in zip(values[::2], values[1::2], strict=False)]
-        values = pairs + values[len(values) & ~1:]
-    return values[0]
+def _named(m, name, value):
+    # What is used more than once needs a signal: an expression is written out at each use, and again in each use of that.
+    signal = Signal(len(value), name=name)
+    m.d.comb += signal.eq(value)
+    return signal
 
 
 def tree_sum(values):
     """The exact sum, ceil(log2 n) bits wider than the widest operand at most; ``sum()`` grows by a bit an operand."""
-    return _tree(values, lambda a, b: a + b)
+    values = list(values)
+    while len(values) > 1:
+        pairs = [a + b for a, b in zip(values[::2], values[1::2], strict=False)]
+        values = pairs + values[len(values) & ~1:]
+    return values[0]
 
 
-def tree_max(values):
-    """The largest of unsigned values, by a balanced tree of comparators."""
-    return _tree(values, lambda a, b: Mux(a > b, a, b))
+def tree_max(m, values, cut=lambda level, n, value: value):
+    """The largest of unsigned values, by a balanced tree of comparators; ``cut`` may register value ``n`` of a level."""
+    values = list(values)
+    level = 0
+    while len(values) > 1:
+        level += 1
+        pairs = [_named(m, "larger", Mux(a > b, a, b)) for a, b in zip(values[::2], values[1::2], strict=False)]
+        values = [cut(level, n, value) for n, value in enumerate(pairs + values[len(values) & ~1:])]
+    return values[0]
 
 
 def any_bit(value):
@@ -28,41 +37,38 @@ def any_bit(value):
 
 
 def shift_left(value, amount, width):
-    """``value << amount`` cut to ``width`` bits; unlike ``<<``, never wider on the way."""
-    value = value[:width] if len(value) >= width else Cat(value, C(0, width - len(value)))
-    for k in range(len(amount)):
-        step = min(1 << k, width)
-        value = Mux(amount[k], Cat(C(0, step), value[:width - step]), value)
-    return value
+    """``value << amount`` cut to ``width`` bits."""
+    return (value << amount)[:width]
 
 
-def shift_right_sticky(value, amount):
+def shift_right_sticky(m, value, amount):
     """``(value >> amount, lost)``: ``lost`` is 1 if any bit shifted out was set. The amount may exceed the width."""
-    lost = Const(0, 1)
+    lost = []
     for k in range(len(amount)):
         step = min(1 << k, len(value))
-        lost = lost | (amount[k] & any_bit(value[:step]))
-        value = Mux(amount[k], Cat(value[step:], C(0, step)), value)
-    return value, lost
+        lost.append(amount[k] & any_bit(value[:step]))
+        value = _named(m, "shifted", Mux(amount[k], Cat(value[step:], C(0, step)), value))
+    return value, any_bit(Cat(*lost))
 
 
-def normalize(value):
+def normalize(m, value, stages=None):
     """``(value << zeros, zeros)`` with ``zeros`` the leading zeros, so that the top bit is set unless the value is 0.
 
-    Leading-zero count and shift share their stages: each tests the top part of what the one before left.
+    Leading-zero count and shift share their stages: each tests the top part of what the one before left. Stage k shifts by
+    ``1 << k``; ``stages`` is a range of them where not all are wanted, and ``zeros`` has a bit for each.
     """
     width = len(value)
     count = []
-    for k in reversed(range((width - 1).bit_length())):
+    for k in reversed(range((width - 1).bit_length()) if stages is None else stages):
         step = 1 << k
-        empty = ~any_bit(value[width - step:])
-        value = Mux(empty, Cat(C(0, step), value[:width - step]), value)
+        empty = _named(m, "empty", ~any_bit(value[width - step:]))
+        value = _named(m, "normalized", Mux(empty, Cat(C(0, step), value[:width - step]), value))
         count.insert(0, empty)
     return value, Cat(*count)
 
 
-def count_leading_zeros(value):
+def count_leading_zeros(m, value):
     """Leading zeros of an unsigned value, 0 to its width."""
     width = len(value)
-    zeros = normalize(value)[1]
+    zeros = normalize(m, value)[1]
     return Mux(value == 0, width, zeros)

@@ -76,7 +76,7 @@ def normalized(m, code, fmt, name):
     """The :func:`normalized_layout` of an element code: the leading one is hidden in subnormals too."""
     raw = decode(m, code, fmt, f"{name}_raw")
     result = Signal(normalized_layout(fmt), name=name)
-    significand, zeros = normalize(raw.significand)
+    significand, zeros = normalize(m, raw.significand)
     # The significand's top bit has weight 2**(1 - bias) times its distance from the hidden bit's place.
     above = fmt.significand_width - 1 - fmt.mantissa_width
     m.d.comb += [
