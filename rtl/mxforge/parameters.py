@@ -1,6 +1,8 @@
 """Parameters of units: described, checked and documented in one place each."""
 from dataclasses import dataclass, field, fields
 
+from .formats import ELEMENTS
+
 __all__ = ["Parameters", "boolean", "choice", "integer"]
 
 
@@ -64,3 +66,12 @@ class Parameters:
         """``lanes`` must divide ``block_size``, so that a block is whole beats."""
         if self.block_size % self.lanes:
             raise ValueError(f"lanes must divide block_size ({self.block_size}), not {self.lanes!r}")
+
+    def check_specials(self):
+        """A NaN or Inf can't be asked of an ``element`` that has none."""
+        if ELEMENTS[self.element].has_nan:
+            return
+        for name, only in ("nan_policy", "block"), ("overflow", "saturate"):
+            value = getattr(self, name, only)
+            if value != only:
+                raise ValueError(f"{name} must be {only} for {self.element}, which has no NaN, not {value!r}")
