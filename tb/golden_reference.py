@@ -164,3 +164,109 @@ def round_to_wide(value, target, truncate=False):
     top = (1 << exponent_width) - 1
     bits = top << mantissa_width if field >= top else field << mantissa_width | count & ((1 << mantissa_width) - 1)
     return bits | (value < 0) << (exponent_width + mantissa_width)
+
+
+def _sum(values):
+    """IEEE's sum of fractions and infinities; finite sums exact."""
+    specials = {v for v in values if isinstance(v, str)}
+    if "nan" in specials or {"inf", "-inf"} <= specials:
+        return "nan"
+    if specials:
+        return specials.pop()
+    return sum(values, Fraction(0))
+
+
+def _product(a, b):
+    if isinstance(a, str) or isinstance(b, str):
+        if "nan" in (a, b) or 0 in (a, b):
+            return "nan"
+        negative = sum(v == "-inf" or (not isinstance(v, str) and v < 0) for v in (a, b))
+        return "-inf" if negative == 1 else "inf"
+    return a * b
+
+
+def _bits(value, target, truncate=False):
+    if value == "nan":
+        return NAN[target]
+    if isinstance(value, str):
+        exponent_width, mantissa_width = WIDE[target]
+        inf = ((1 << exponent_width) - 1) << mantissa_width
+        return inf | (value == "-inf") << (exponent_width + mantissa_width)
+    return round_to_wide(value, target, truncate)
+
+
+def block_terms(a_codes, a_scale, b_codes, b_scale, a_element, b_element):
+    """The products of a block pair."""
+    if 255 in (a_scale, b_scale):
+        return ["nan"]
+    factor = two_to(a_scale + b_scale - 254)
+    values = []
+    for a, b in zip(a_codes, b_codes, strict=True):
+        product = _product(element_value(a, a_element), element_value(b, b_element))
+        values.append(product if isinstance(product, str) else product * factor)
+    return values
+
+
+def add_fp32(a, b):
+    """IEEE addition of FP32 bits."""
+    if a == b == 0x80000000:
+        return a
+    return _bits(_sum([wide_value(a, "fp32"), wide_value(b, "fp32")]), "fp32")
+
+
+def _operand_exponent(code, element):
+    """Exponent under which a multiplier sees an operand: subnormals share that of the smallest normal."""
+    if element == "mxint8":
+        return 0
+    exponent_width, mantissa_width = FIELDS[element]
+    field = (code >> mantissa_width) & ((1 << exponent_width) - 1)
+    return max(field, 1) - ((1 << (exponent_width - 1)) - 1)
+
+
+def blackwell(a_codes, a_scale, b_codes, b_scale, c, a_element, b_element):
+    terms = block_terms(a_codes, a_scale, b_codes, b_scale, a_element, b_element)
+    addend = wide_value(c, "fp32")
+    total = _sum([*terms, addend])
+    if isinstance(total, str):
+        return _bits(total, "fp32")
+    exponents = [
+        _operand_exponent(a, a_element) + _operand_exponent(b, b_element) + a_scale + b_scale - 254
+        for a, b, term in zip(a_codes, b_codes, terms, strict=True)
+        if term
+    ]
+    if addend:
+        exponents.append(max(floor_log2(abs(addend)), -126))
+    if not exponents:
+        return 0
+    unit = two_to(max(exponents) - 25)
+    fixed = sum((abs(v) / unit).__floor__() * (-1 if v < 0 else 1) for v in [*terms, addend])
+    bits = round_to_wide(fixed * unit, "fp32", truncate=True)
+    return 0 if bits == 0x80000000 else bits
+
+
+def dot(a_blocks, a_scales, b_blocks, b_scales, c, a_element, b_element, accumulation, target="fp32"):
+    """Bits of one dot product of lists of blocks; `c` FP32 bits."""
+    operands = list(zip(a_blocks, a_scales, b_blocks, b_scales, strict=True))
+    if accumulation == "exact":
+        terms = [_sum(block_terms(*o, a_element, b_element)) for o in operands]
+        return _bits(_sum([*terms, wide_value(c, "fp32")]), target)
+    acc = c
+    for o in operands:
+        if accumulation == "blackwell":
+            acc = blackwell(*o, acc, a_element, b_element)
+            continue
+        block = _sum(block_terms(*o, a_element, b_element))
+        if accumulation == "fp32_fused":
+            acc = _bits(_sum([block, wide_value(acc, "fp32")]), "fp32")
+        else:
+            acc = add_fp32(acc, _bits(block, "fp32"))
+    if operands and accumulation == "fp32_chain" and wide_value(acc, "fp32") == "nan":
+        acc = NAN["fp32"]
+    return acc if target == "fp32" else _bits_of_rounded(acc, target)
+
+
+def _bits_of_rounded(acc, target):
+    value = wide_value(acc, "fp32")
+    bits = _bits(value, target)
+    # The sign of a zero is that of the accumulator.
+    return 0x8000 if value == 0 and acc >> 31 else bits

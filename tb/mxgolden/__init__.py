@@ -6,5 +6,6 @@ along the last axis. One module a hardware unit has `expected(parameters, inputs
 
 from .blocks import dequantize, quantize
 from .codec import decode, encode
+from .products import dot
 
-__all__ = ["decode", "dequantize", "encode", "quantize"]
+__all__ = ["decode", "dequantize", "dot", "encode", "quantize"]
