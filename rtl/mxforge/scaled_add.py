@@ -1,0 +1,248 @@
+"""A scaled integer plus an FP32 number, rounded once: how the dot product units end."""
+from amaranth import *
+from amaranth.lib import data
+
+from .arith import any_bit, shift_left
+from .formats import E8M0, FP32
+from .products import add_with_carry
+
+__all__ = ["Numbers", "ScaledAdd", "normalize_at_most", "pack", "scale_sum", "scale_sum_layout", "shift_cuts"]
+
+
+def scale_sum_layout():
+    """Two scales: the product's is ``2**(code - 254)``, or NaN."""
+    return data.StructLayout({"code": E8M0.width + 1, "is_nan": 1})
+
+
+def scale_sum(m, a_scale, b_scale, name):
+    """The :func:`scale_sum_layout` of two E8M0 codes."""
+    result = Signal(scale_sum_layout(), name=name)
+    m.d.comb += [
+        result.code.eq(a_scale + b_scale),
+        result.is_nan.eq((a_scale == E8M0.nan_code) | (b_scale == E8M0.nan_code)),
+    ]
+    return result
+
+
+def shift_cuts(width):
+    """Cut points of :func:`normalize_at_most` for values of ``width`` bits, in the order in which data crosses them."""
+    return tuple(f"shift{1 << k}" for k in reversed(range((width - 1).bit_length())))
+
+
+def normalize_at_most(m, cut, value, fill, limit, rest, name):
+    """``value`` moved left until its top bit is set, but at most ``limit`` places, ``fill`` entering from the right.
+
+    Returns ``(value, fill, limit, places, rest)`` behind :func:`shift_cuts` of the width; ``rest`` is any view that goes along.
+    Each step tests the top part of what the one before left, and compares with the limit on the way: once the limit has had
+    a bit that was not used, it can't be reached any more.
+    """
+    width = len(value)
+    steps = (width - 1).bit_length()
+    free = any_bit(limit[steps:])
+    taken = []
+    for k, cut_name in zip(reversed(range(steps)), shift_cuts(width), strict=True):
+        step = 1 << k
+        empty = ~any_bit(value[width - step:])
+        take = Signal(name=f"{name}_take{step}")
+        m.d.comb += take.eq(empty & (free | limit[k]))
+        free = free | (limit[k] & ~empty)
+        value = Mux(take, Cat(fill.replicate(step), value[:width - step]), value)
+        crossing = data.StructLayout({
+            "value": width, "fill": 1, "limit": len(limit), "free": 1, "taken": len(taken) + 1, "rest": rest.shape()})
+        state = Signal(crossing, name=f"{name}_shift{step}")
+        m.d.comb += [
+            state.value.eq(value), state.fill.eq(fill), state.limit.eq(limit), state.free.eq(free),
+            state.taken.eq(Cat(take, *taken)), state.rest.eq(rest),
+        ]
+        state = cut(cut_name, state, name)
+        value, fill, limit, free, rest = state.value, state.fill, state.limit, state.free, state.rest
+        taken = list(state.taken)
+    return value, fill, limit, Cat(*taken), rest
+
+
+class Numbers:
+    """Flags of a result: NaN, Inf and sign, decided before its digits."""
+    layout = data.StructLayout({"is_nan": 1, "is_inf": 1, "inf_sign": 1})
+
+    @classmethod
+    def of(cls, m, specials, scale_is_nan, c, name):
+        """From the specials of a sum, its scales and an addend (or None): opposite infinities make NaN."""
+        plus, minus, is_nan = specials.is_plus_inf, specials.is_minus_inf, specials.is_nan | scale_is_nan
+        if c is not None:
+            plus, minus, is_nan = plus | (c.is_inf & ~c.sign), minus | (c.is_inf & c.sign), is_nan | c.is_nan
+        flags = Signal(cls.layout, name=name)
+        m.d.comb += [flags.is_nan.eq(is_nan | (plus & minus)), flags.is_inf.eq(plus | minus), flags.inf_sign.eq(minus)]
+        return flags
+
+
+def pack(m, target, sign, magnitude, flags, name):
+    """Bits of ``target`` from a magnitude whose exponent field may be too wide: what doesn't fit is Inf."""
+    top = magnitude[target.mantissa_width:]
+    is_over = (top[:target.exponent_width].all() | any_bit(top[target.exponent_width:])) | flags.is_inf
+    result = Signal(target.width, name=name)
+    with m.If(flags.is_nan):
+        m.d.comb += result.eq(target.nan_code)
+    with m.Elif(is_over):
+        m.d.comb += result.eq(Cat(C(target.inf_code, target.width - 1), Mux(flags.is_inf, flags.inf_sign, sign)))
+    with m.Else():
+        m.d.comb += result.eq(Cat(magnitude[:target.width - 1], sign))
+    return result
+
+
+class ScaledAdd:
+    """``integer * 2**(scale - 254 + lsb_exponent) + c``, rounded once to nearest even.
+
+    The integer is signed, of ``sum_width`` bits; ``c`` is FP32. Only an exactly zero sum gives +0; a nonzero negative one
+    that rounds to zero gives -0.
+
+    Why a window is enough. W is the integer's magnitude width, 23 at least, C's significand 24 bits. Both stand in a
+    window whose last place has an exponent chosen by where C's last place lies, d places above the integer's.
+
+    * far, d >= W + 2: the window's last place is W + 2 below C's. The integer stands there as if it were as near as that,
+      which is at most a quarter of C's last place, and less where it is really less; either way less than half a last
+      place of the result, even if that is one binade below C. So it only tells which side of C the sum is on, and
+      rounding needs no more. C = 0 has the exponent of the FP32 subnormals, whose last place no result goes below: an
+      integer far below rounds to zero with its sign, and no result has to move right.
+    * level, 0 <= d < W + 2: the integer's last place is the window's; C stands inside. Exact.
+    * below, d < 0: the window has 25 places below the integer's. What C has below them is only said to be there: then C is
+      below a quarter of the integer's last place, so a sum with a nonzero integer is above 3/4 of it, and its
+      significand of 24 bits and the guard bit end within the window. With a zero integer C would lose bits, so a zero
+      integer counts as far.
+
+    W of 23 at least makes the window hold C below, and reach up to 2**-126 in each case. Without C only the integer's place
+    against the last subnormal counts, as in the first case with C = 0.
+
+    Negative numbers stand in one's complement: C's missing 1, if nothing of C is lost, is left over by the window's adder,
+    whose carry-in is the integer's. The sum's magnitude then is its digits, complemented if negative, followed by a tail of
+    zeros, or of ones and a last carry; the tail enters from the right as digits move left. Under a tail of ones a
+    guard of 1 always goes up, and digits that are all ones after a guard of 0 are the tie.
+
+    The shift left stops at the exponent of subnormals. The exponent field is one less than its value, to which the hidden
+    bit is added: subnormals and the carry of rounding come out right by themselves.
+
+    Cuts, in the order in which data crosses them: ``cuts``.
+    """
+    def __init__(self, sum_width, lsb_exponent, target, addend):
+        self._sum_width = sum_width
+        self._lsb_exponent = lsb_exponent
+        self._target = target
+        self._addend = addend
+
+    @property
+    def _width(self):
+        return max(self._sum_width - 1, FP32.mantissa_width)
+
+    @property
+    def _window(self):
+        """Bits of the sum's magnitude, from C's hidden bit at its highest place down."""
+        return self._width + 2 + FP32.significand_width
+
+    @property
+    def shift_cuts(self):
+        return shift_cuts(self._window + 1)
+
+    @property
+    def cuts(self):
+        return *(("placing", "placed", "added") if self._addend else ()), *self.shift_cuts
+
+    def places(self, m, scales, c, name="places"):
+        """Where C stands, from the scales and C alone: a view for :meth:`result`, so that it can be had early."""
+        layout = data.StructLayout({
+            "is_far": 1, "is_below": 1, "position": (self._window + FP32.significand_width - 1).bit_length(), "limit": 10})
+        result = Signal(layout, name=name)
+        # The exponent field of a one at the window's top where the last place is the integer's, minus one.
+        level = self._width + self._lsb_exponent - 103
+        if c is None:
+            limit = Signal(signed(11), name=f"{name}_limit")
+            m.d.comb += [limit.eq(scales.code + level), result.limit.eq(Mux(limit < 0, 0, limit))]
+            return result
+        below = FP32.significand_width + 1
+        distance = Signal(signed(11), name=f"{name}_distance")
+        is_far = distance >= self._width + 2
+        is_below = distance < 0
+        far_position = self._width + 2 + FP32.significand_width
+        below_position = Signal(signed(12), name=f"{name}_below_position")
+        m.d.comb += [
+            distance.eq(c.exponent_code - scales.code + (104 - self._lsb_exponent)),
+            below_position.eq(distance + below + FP32.significand_width),
+            result.is_far.eq(is_far),
+            result.is_below.eq(is_below),
+            result.position.eq(Mux(is_far, far_position, Mux(
+                is_below, Mux(below_position < 0, 0, below_position), distance + FP32.significand_width))),
+            result.limit.eq(Mux(is_far, c.exponent_code - 1, scales.code + level - Mux(is_below, below, 0))),
+        ]
+        return result
+
+    def result(self, m, cut, total, carry, places, c, flags, name="result"):
+        """Bits of the target for the integer ``total + carry``, behind :attr:`cuts`."""
+        target, window = self._target, self._window
+        if self._addend:
+            total, carry, limit, lost, flags = self._sum(m, cut, total, carry, places, c, flags, name)
+        else:
+            limit, lost = places.limit, Const(0, 1)
+
+        negative = total[-1]
+        # The tail of the magnitude. A total that waits for a carry ends in ones if it is positive, exactly if it is negative.
+        tail = Signal(name=f"{name}_tail")
+        m.d.comb += tail.eq(~lost & (negative ^ carry))
+        digits = Cat(tail, total[:-1] ^ negative.replicate(len(total) - 1))
+        digits = Cat(digits, C(0, window + 1 - len(digits)))
+        rest_layout = data.StructLayout({"sign": 1, "is_lost": 1, "flags": Numbers.layout})
+        rest = Signal(rest_layout, name=f"{name}_rest")
+        m.d.comb += [rest.sign.eq(negative), rest.is_lost.eq(lost), rest.flags.eq(flags)]
+        digits, tail, limit, places, rest = normalize_at_most(m, cut, digits, tail, limit, rest, name)
+
+        below = window + 1 - target.significand_width
+        kept, guard, low = digits[below:], digits[below - 1], digits[:below - 1]
+        unlike_tail = any_bit(low ^ tail.replicate(len(low)))
+        up = Mux(tail, guard | (~unlike_tail & kept[0]), guard & (unlike_tail | rest.is_lost | kept[0]))
+        is_zero = ~(any_bit(kept) | guard | unlike_tail | tail)
+        exponent = Signal(len(limit), name=f"{name}_exponent")
+        magnitude = Signal(target.mantissa_width + len(limit) + 1, name=f"{name}_magnitude")
+        hidden = C(0, target.mantissa_width), kept[-1]
+        m.d.comb += [
+            # Without a hidden bit the number is subnormal, and the difference zero; or it is zero.
+            exponent.eq(Mux(kept[-1], limit - places, 0)),
+            magnitude.eq((Cat(C(1, 1), kept[:-1], exponent) + Cat(up, *hidden))[1:]),
+        ]
+        return pack(m, target, rest.sign & ~is_zero, magnitude, rest.flags, name)
+
+    def _sum(self, m, cut, total, carry, places, c, flags, name):
+        """``(total, carry, limit, lost, flags)``: both in the window, behind the cuts of an addend."""
+        window, below = self._window, FP32.significand_width + 1
+        is_zero = ~any_bit(total.as_unsigned() ^ carry.replicate(len(total)))
+        placing = Signal(data.StructLayout({
+            "total": total.shape(), "carry": 1, "is_below": 1, "position": len(places.position), "limit": len(places.limit),
+            "c_sign": 1, "c_significand": FP32.significand_width, "flags": Numbers.layout}), name=f"{name}_placing")
+        m.d.comb += [
+            placing.total.eq(total), placing.carry.eq(carry), placing.c_sign.eq(c.sign), placing.c_significand.eq(c.significand),
+            placing.flags.eq(flags), placing.is_below.eq(places.is_below & ~is_zero),
+            placing.position.eq(Mux(is_zero, self._width + 2 + FP32.significand_width, places.position)),
+            placing.limit.eq(Mux(is_zero, c.exponent_code - 1, places.limit)),
+        ]
+        placing = cut("placing", placing, name)
+
+        c_places = shift_left(placing.c_significand, placing.position, window + FP32.significand_width)
+        placed = Signal(data.StructLayout({
+            "total": signed(window + 1), "carry": 1, "c": signed(window + 1), "c_carry": 1, "limit": len(placing.limit),
+            "is_lost": 1, "flags": Numbers.layout}), name=f"{name}_placed")
+        is_lost = any_bit(c_places[:FP32.significand_width])
+        m.d.comb += [
+            # Ones below the integer take its carry up to its last place.
+            placed.total.eq(Mux(placing.is_below, Cat(placing.carry.replicate(below), placing.total).as_signed(), placing.total)),
+            placed.carry.eq(placing.carry),
+            placed.c.eq(Cat(c_places[FP32.significand_width:], C(0, 1)) ^ placing.c_sign.replicate(window + 1)),
+            placed.c_carry.eq(placing.c_sign & ~is_lost),
+            placed.limit.eq(placing.limit), placed.is_lost.eq(is_lost), placed.flags.eq(placing.flags),
+        ]
+        placed = cut("placed", placed, name)
+
+        added = Signal(data.StructLayout({
+            "total": signed(window + 1), "carry": 1, "limit": len(placed.limit), "is_lost": 1, "flags": Numbers.layout}),
+            name=f"{name}_added")
+        m.d.comb += [
+            added.total.eq(add_with_carry(placed.total, placed.c, placed.carry, window + 1)), added.carry.eq(placed.c_carry),
+            added.limit.eq(placed.limit), added.is_lost.eq(placed.is_lost), added.flags.eq(placed.flags),
+        ]
+        added = cut("added", added, name)
+        return added.total, added.carry, added.limit, added.is_lost, added.flags
