@@ -1,25 +1,13 @@
 """Files of weights: what is read, and one clear line for each way in which a file can be wrong."""
-import json
-import struct
 import subprocess
 import zipfile
 
 import numpy as np
 import pytest
 
+from mxbench.safetensors import write_safetensors
 from mxforge.errors import MxforgeError
 from mxforge.flow import weights
-
-
-def write_safetensors(path, tensors):
-    """``tensors``: name -> (format, shape, bytes). Written from the format's description, not by its library."""
-    header, offset = {"__metadata__": {"format": "pt"}}, 0
-    for name, (dtype, shape, data) in tensors.items():
-        header[name] = {"dtype": dtype, "shape": list(shape), "data_offsets": [offset, offset + len(data)]}
-        offset += len(data)
-    text = json.dumps(header).encode()
-    path.write_bytes(struct.pack("<Q", len(text)) + text + b"".join(data for _, _, data in tensors.values()))
-    return path
 
 
 @pytest.fixture

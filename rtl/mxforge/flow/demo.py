@@ -1,0 +1,418 @@
+"""Real weights through the emitted Verilog: every bit compared with golden, and what is lost of them."""
+import importlib
+import math
+import os
+import time
+from collections import defaultdict, deque
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+from rich import box
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+from rich.table import Table
+
+import mxgolden
+from mxgolden.elements import cast
+
+from ..dequantizer import Dequantizer
+from ..emit import emit
+from ..pipeline import Streamed
+from . import player, report, weights
+
+__all__ = ["OUTLIER", "BlockErrors", "Comparison", "Example", "Loss", "Results", "TensorResult", "run"]
+
+BLOCK_SIZE = 32
+# Values in work at a time: tensors are read and played in pieces of this many.
+PIECE = 1 << 20
+# Mismatches that are told in words.
+TOLD = 10
+# Rows of each matrix that are multiplied.
+ROWS = 64
+# A picture of fewer blocks says little.
+PICTURED = 64
+# Octaves below a tensor's largest magnitude that are told apart; the last takes the rest.
+OCTAVES = 32
+OUTLIER = (0.5, -1.2, 0.8, 250.0, -0.9, 1.5, -0.2, 0.6)
+
+
+@dataclass(kw_only=True)
+class Comparison:
+    """Bit patterns compared with golden, those that differ, and the first of them in words."""
+    compared: int = 0
+    mismatches: int = 0
+    told: list = field(default_factory=list)
+
+    def add(self, other):
+        self.compared += other.compared
+        self.mismatches += other.mismatches
+        self.told = (self.told + other.told)[:TOLD]
+
+
+@dataclass(kw_only=True)
+class Loss:
+    """What one scheme loses of a tensor: ``noise``, the energy of the error; ``flushed``, nonzero values that became zero;
+    ``block_error``, the mean over blocks of the error relative to the block (both root mean square); and the ``bytes`` it takes.
+    """
+    noise: float = 0.0
+    flushed: int = 0
+    block_error: float = math.nan
+    bytes: int = 0
+
+
+@dataclass(kw_only=True)
+class TensorResult:
+    """Figures of a tensor: MXFP8 (``mx``) beside conventional FP8 with one FP32 scale for the tensor (``fp8``).
+
+    ``padding`` counts the zeros that filled its rows up to whole blocks; ``products``, the block pairs multiplied.
+    ``not_finite`` counts NaN and Inf, ``lost`` the finite values that came back as neither; the losses are of the rest.
+    """
+    name: str
+    dtype: str
+    shape: tuple
+    values: int
+    bytes: int
+    blocks: int = 0
+    padding: int = 0
+    not_finite: int = 0
+    lost: int = 0
+    signal: float = 0.0
+    mx: Loss = field(default_factory=Loss)
+    fp8: Loss = field(default_factory=Loss)
+    products: int = 0
+    product_sqnr: float = math.nan
+    check: Comparison = field(default_factory=Comparison)
+
+    @property
+    def sqnr_mx(self):
+        return decibels(self.signal, self.mx.noise)
+
+    @property
+    def sqnr_fp8(self):
+        return decibels(self.signal, self.fp8.noise)
+
+
+@dataclass(kw_only=True)
+class BlockErrors:
+    """Of each block of a tensor: its largest magnitude, and the error relative to the block under both schemes."""
+    name: str
+    amax: np.ndarray
+    mx: np.ndarray
+    fp8: np.ndarray
+
+
+@dataclass(kw_only=True)
+class Example:
+    """`OUTLIER` as ``element`` in blocks of ``block_size``: E8M0 codes, and what the values become."""
+    element: str
+    block_size: int
+    scales: list
+    values: list
+
+
+@dataclass(kw_only=True)
+class Results:
+    """All figures of a run. ``check`` is of the examples and facts, which belong to no tensor.
+
+    ``scales`` counts the blocks of each E8M0 code. ``sizes`` is by octaves below the tensor's largest magnitude: how many
+    values (``count``), and the sum of their squared relative errors (``mx``, ``fp8``).
+    """
+    source: str
+    tensors: list = field(default_factory=list)
+    skipped: list = field(default_factory=list)
+    scales: np.ndarray = field(default_factory=lambda: np.zeros(256, np.int64))
+    sizes: dict = field(default_factory=lambda: {name: np.zeros(OCTAVES) for name in ("count", "mx", "fp8")})
+    blocks: BlockErrors | None = None
+    examples: list = field(default_factory=list)
+    facts: dict = field(default_factory=dict)
+    check: Comparison = field(default_factory=Comparison)
+    seconds: dict = field(default_factory=dict)
+
+    def total(self, name):
+        """Sum over the tensors of an attribute, such as ``blocks`` or ``mx.flushed``."""
+        first, _, second = name.partition(".")
+        values = (getattr(tensor, first) for tensor in self.tensors)
+        return sum(getattr(value, second) if second else value for value in values)
+
+    @property
+    def compared(self):
+        return self.total("check.compared") + self.check.compared
+
+    @property
+    def mismatches(self):
+        return self.total("check.mismatches") + self.check.mismatches
+
+    @property
+    def told(self):
+        """The first mismatches in words."""
+        return [line for tensor in [*self.tensors, self] for line in tensor.check.told][:TOLD]
+
+    @property
+    def notes(self):
+        """What was skipped, filled up or lost, a line each."""
+        lines = [f"Skipped: {line}." for line in self.skipped]
+        for tensor in self.tensors:
+            if tensor.padding:
+                lines.append(f"{tensor.name}: each row of {tensor.shape[-1] if tensor.shape else 1} filled up to whole blocks, "
+                             f"{tensor.padding:,} zeros in all.")
+            if tensor.not_finite or tensor.lost:
+                lines.append(f"{tensor.name}: {tensor.not_finite:,} NaN or Inf, {tensor.lost:,} other values lost with them; "
+                             "the figures are of the rest.")
+        return lines
+
+
+def decibels(signal, noise):
+    """Signal to noise: inf where there is no noise, NaN where there is no signal."""
+    if not signal:
+        return math.nan
+    return 10 * math.log10(signal / noise) if noise else math.inf
+
+
+class _Unit:
+    """A unit's Verilog, built to be played, beside its golden."""
+    def __init__(self, component, name, build_dir):
+        text, self.manifest = emit(Streamed(component), name)
+        self._golden = importlib.import_module(f"mxgolden.{self.manifest['unit']}")
+        self._player = player.build(text, self.manifest, build_dir)
+
+    def play(self, inputs, where):
+        """Outputs of the Verilog, and their `Comparison`; ``where(row, item)`` says in words what an item is part of."""
+        outputs = self._player.play(inputs)
+        wanted = self._golden.expected(self.manifest["parameters"], inputs)
+        comparison = Comparison()
+        for name, got in outputs.items():
+            wrong = np.argwhere(got != wanted[name])
+            comparison.add(Comparison(compared=got.size, mismatches=len(wrong), told=[
+                f"{where(*index)}: the {self.manifest['unit']} gives {name} {got[tuple(index)]:#04x}, "
+                f"golden {wanted[name][tuple(index)]:#04x}" for index in wrong[:TOLD]]))
+        return outputs, comparison
+
+
+def _build(build_dir, jobs):
+    """The units of the demo, by name."""
+    components = {"dequantizer": Dequantizer()}
+    with ThreadPoolExecutor(jobs) as pool:
+        units = {name: pool.submit(_Unit, component, name, build_dir) for name, component in components.items()}
+        return {name: unit.result() for name, unit in units.items()}
+
+
+class _GoldenQuantizer:
+    """Stands in until there is a Quantizer."""
+    def play(self, inputs, where):
+        scales, codes = mxgolden.quantize(inputs["values"])
+        return {"scale": scales[:, 0], "elements": codes}, Comparison()
+
+
+@dataclass(kw_only=True)
+class _Piece:
+    """What `_examine` finds out about a piece of a tensor; the arrays have an item a block."""
+    tensor: weights.Tensor
+    not_finite: int
+    lost: int
+    check: Comparison
+    scales: np.ndarray
+    amax: np.ndarray
+    signal: np.ndarray
+    noise: dict
+    flushed: dict
+    sizes: dict
+
+
+def _pieces(tensor):
+    """Slices of rows and columns, each of whole blocks and of `PIECE` values at most once padded."""
+    rows = max(1, PIECE // (tensor.width + -tensor.width % BLOCK_SIZE))
+    for row in range(0, tensor.rows, rows):
+        for column in range(0, tensor.width, PIECE):
+            yield slice(row, row + rows), slice(column, column + PIECE)
+
+
+def _tensor_scale(tensor):
+    """The FP32 scale of conventional FP8: what takes the largest finite magnitude to the largest code."""
+    amax = np.float32(0)
+    for piece in _pieces(tensor):
+        values = np.abs(tensor.fp32(*piece))
+        amax = max(amax, values.max(initial=0, where=np.isfinite(values)))
+    return amax / np.float32(448) or np.float32(1)
+
+
+def _conventional(values, scale):
+    """``values`` after conventional FP8 (E4M3) under one FP32 scale and back."""
+    codes = cast(values / scale, np.uint8(127), "e4m3", "rne", "saturate")
+    return mxgolden.decode(codes, "e4m3").astype(np.float32) * scale
+
+
+def _examine(units, tensor, rows, columns, scale):
+    """Send a piece of ``tensor`` through quantizer and dequantizer."""
+    values = tensor.fp32(rows, columns)
+    height, width = values.shape
+    blocks = np.pad(values, ((0, 0), (0, -width % BLOCK_SIZE))).reshape(-1, BLOCK_SIZE)
+    per_row = len(blocks) // height
+
+    def where(block, lane=None):
+        row, first = rows.start + block // per_row, columns.start + block % per_row * BLOCK_SIZE
+        last = min(first + BLOCK_SIZE, tensor.width) - 1
+        return f"{tensor.name} row {row}, " + (f"values {first} to {last}" if lane is None else f"value {first + lane}")
+
+    quantized, check = units["quantizer"].play({"values": blocks.view(np.uint32)}, where)
+    dequantized, second = units["dequantizer"].play(quantized, where)
+    check.add(second)
+
+    schemes = {"mx": dequantized["values"].view(np.float32), "fp8": _conventional(blocks, scale)}
+    finite = np.isfinite(blocks)
+    counted = finite & np.isfinite(schemes["mx"]) & np.isfinite(schemes["fp8"])
+    real = np.where(counted, blocks, 0).astype(np.float64)
+    piece = _Piece(
+        tensor=tensor, check=check, scales=quantized["scale"], amax=np.abs(real).max(axis=1).astype(np.float32),
+        not_finite=finite.size - np.count_nonzero(finite),
+        lost=np.count_nonzero((finite & ~counted).reshape(height, -1)[:, :width]),
+        signal=np.einsum("ij,ij->i", real, real), noise={}, flushed={}, sizes={})
+    some = real != 0
+    below = np.frexp(448 * np.float64(scale))[1] - np.frexp(real[some])[1]
+    octaves = np.clip(below, 0, OCTAVES - 1)
+    piece.sizes["count"] = np.bincount(octaves, minlength=OCTAVES)
+    for scheme, became in schemes.items():
+        error = real - np.where(counted, became, 0)
+        piece.noise[scheme] = np.einsum("ij,ij->i", error, error)
+        piece.flushed[scheme] = np.count_nonzero((became == 0) & some)
+        piece.sizes[scheme] = np.bincount(octaves, (error[some] / real[some]) ** 2, OCTAVES)
+    return piece
+
+
+def _in_order(pool, calls, ahead):
+    """Results of ``calls`` in their order, with few of them under way."""
+    waiting = deque()
+    for call in calls:
+        waiting.append(pool.submit(*call))
+        if len(waiting) > ahead:
+            yield waiting.popleft().result()
+    while waiting:
+        yield waiting.popleft().result()
+
+
+def _summed(tensor, pieces):
+    """`TensorResult` and `BlockErrors` of a tensor."""
+    size = tensor.rows * (tensor.width + -tensor.width % BLOCK_SIZE)
+    blocks = size // BLOCK_SIZE
+    result = TensorResult(name=tensor.name, dtype=tensor.dtype, shape=tensor.shape, values=tensor.size, bytes=tensor.bytes,
+                          blocks=blocks, padding=size - tensor.size)
+    for piece in pieces:
+        result.not_finite += piece.not_finite
+        result.lost += piece.lost
+        result.check.add(piece.check)
+    signal = np.concatenate([piece.signal for piece in pieces])
+    result.signal = float(signal.sum())
+    some = signal > 0
+    errors = {}
+    # A block is its elements and a scale of one byte; a tensor of conventional FP8 has one scale of four.
+    for scheme, loss, total in ("mx", result.mx, size + blocks), ("fp8", result.fp8, tensor.size + 4):
+        noise = np.concatenate([piece.noise[scheme] for piece in pieces])
+        errors[scheme] = np.sqrt(noise[some] / signal[some])
+        loss.noise = float(noise.sum())
+        loss.flushed = sum(piece.flushed[scheme] for piece in pieces)
+        loss.block_error = float(errors[scheme].mean()) if some.any() else math.nan
+        loss.bytes = total
+    amax = np.concatenate([piece.amax for piece in pieces])[some]
+    return result, BlockErrors(name=tensor.name, amax=amax, **errors)
+
+
+def _send(results, units, tensors, jobs, advance):
+    """All ``tensors`` through the units."""
+    def calls():
+        for tensor in tensors:
+            scale = _tensor_scale(tensor)
+            for rows, columns in _pieces(tensor):
+                yield _examine, units, tensor, rows, columns, scale
+
+    waiting = defaultdict(list)
+    remaining = {tensor.name: sum(1 for _ in _pieces(tensor)) for tensor in tensors}
+    pictured = None
+    with ThreadPoolExecutor(jobs) as pool:
+        for piece in _in_order(pool, calls(), 2 * jobs):
+            name = piece.tensor.name
+            waiting[name].append(piece)
+            results.scales += np.bincount(piece.scales, minlength=256)
+            for which, numbers in piece.sizes.items():
+                results.sizes[which] += numbers
+            advance(len(piece.scales))
+            if len(waiting[name]) < remaining[name]:
+                continue
+            result, blocks = _summed(piece.tensor, waiting.pop(name))
+            results.tensors.append(result)
+            # The picture is of the tensor whose blocks lie furthest apart, where one scale for all should be at its worst.
+            if len(blocks.amax):
+                rank = result.blocks >= PICTURED, blocks.amax.max() / blocks.amax.min()
+                if pictured is None or rank > pictured:
+                    pictured, results.blocks = rank, blocks
+
+
+def _examples(units):
+    for element in ("e4m3", "mxint8"):
+        for block_size in (8, 4):
+            scales, codes = mxgolden.quantize(np.array(OUTLIER, np.float32), element=element, block_size=block_size)
+            values = mxgolden.dequantize(codes, scales, element=element, block_size=block_size).view(np.float32)
+            yield Example(element=element, block_size=block_size, scales=scales.tolist(), values=values.tolist())
+
+
+def _table(results):
+    """The matrices, or where there are none all tensors, and the totals."""
+    table = Table(box=box.SIMPLE_HEAD, padding=(0, 1), show_footer=True, caption_justify="left", caption=(
+        "SQNR in dB; zeroed: % of values flushed to zero. MX: MXFP8, a scale for 32 values; FP8: an FP32 scale for the tensor."))
+    table.add_column("Tensor", overflow="fold", footer="Total")
+    shares = [report.percent(results.total(f"{scheme}.flushed"), results.total("values")) for scheme in ("mx", "fp8")]
+    for header, footer in (
+            ("Blocks", f"{results.total('blocks'):,}"), ("Mismatches", f"{results.total('check.mismatches'):,}"),
+            ("SQNR\nMX", ""), ("\nFP8", ""), ("Zeroed\nMX", shares[0]), ("\nFP8", shares[1]),
+            ("KiB\nbefore", f"{results.total('bytes') / 1024:,.0f}"), ("\nafter", f"{results.total('mx.bytes') / 1024:,.0f}")):
+        table.add_column(header, footer=footer, justify="right")
+    for tensor in [tensor for tensor in results.tensors if len(tensor.shape) > 1] or results.tensors:
+        table.add_row(
+            tensor.name, f"{tensor.blocks:,}", f"{tensor.check.mismatches:,}",
+            report.decibels(tensor.sqnr_mx), report.decibels(tensor.sqnr_fp8),
+            report.percent(tensor.mx.flushed, tensor.values), report.percent(tensor.fp8.flushed, tensor.values),
+            f"{tensor.bytes / 1024:,.0f}", f"{tensor.mx.bytes / 1024:,.0f}")
+    return table
+
+
+def _progress(console):
+    return Progress(TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(), console=console)
+
+
+def run(file=None, names=(), build_dir="sim_build", report_dir=None, jobs=None, console=None):
+    """Run the demo on the tensors ``names`` (all floats without) of ``file`` (without: the model that `weights.fetch_model`
+    fetches), write the report, and return the exit status: 1 if any bit differs from golden.
+    """
+    console = console or Console(highlight=False)
+    if not console.is_terminal:
+        console.width = max(console.width, 130)
+    jobs = jobs or os.cpu_count() or 1
+    report_dir = Path(report_dir or Path(build_dir) / "report")
+    source = weights.MODEL_NAME if file is None else Path(file).name
+    tensors, skipped = weights.choose(weights.tensors_of(
+        weights.fetch_model(build_dir, console.print) if file is None else file), names)
+    results = Results(source=source, skipped=[f"{tensor.name} {tensor.obstacle}" for tensor in skipped])
+
+    started = time.perf_counter()
+    with console.status("Building the units' Verilog in Verilator"):
+        units = _build(build_dir, jobs) | {"quantizer": _GoldenQuantizer()}
+    results.seconds["build"] = time.perf_counter() - started
+
+    started = time.perf_counter()
+    with _progress(console) as progress:
+        blocks = sum(tensor.rows * -(-tensor.width // BLOCK_SIZE) for tensor in tensors)
+        task = progress.add_task("Blocks through the Verilog", total=blocks)
+        _send(results, units, tensors, jobs, lambda count: progress.advance(task, count))
+    results.seconds["blocks"] = time.perf_counter() - started
+
+    results.examples += _examples(units)
+    page = report.write(results, report_dir, OUTLIER)
+    console.print(_table(results))
+    for line in results.notes:
+        console.print(line)
+    console.print(f"{results.compared:,} bit patterns compared with golden, {results.mismatches:,} mismatches; "
+                  f"{results.total('blocks') / results.seconds['blocks']:,.0f} blocks/s")
+    for line in results.told:
+        console.print(f"Mismatch: {line}")
+    console.print(f"Report: {page}")
+    return 1 if results.mismatches else 0
