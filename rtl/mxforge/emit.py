@@ -1,20 +1,57 @@
 """Verilog, and the manifest that is its contract."""
 import re
-from dataclasses import asdict
+from dataclasses import asdict, fields
 
-from amaranth import Shape
-from amaranth.back import verilog
+from amaranth import ClockDomain, Shape
+from amaranth._toolchain.yosys import find_yosys
+from amaranth.back import rtlil
 from amaranth.lib import data, wiring
 
 from . import __version__
 from .pipeline import Streamed
 
-__all__ = ["emit", "manifest_of", "unit_of"]
+__all__ = ["MEANINGS", "RESETS", "command_of", "emit", "manifest_of", "option_of", "unit_of"]
+
+RESETS = "sync", "async"
+
+# What each payload field means, by its name, or by unit and name where units differ. Braces hold a parameter.
+MEANINGS = {
+    "a_elements": "{a_element} codes of A's block",
+    "a_scale": "E8M0 code of A's block",
+    "amax": "largest magnitude of the block: {source} bits without the sign",
+    "amaxes": "largest magnitudes of blocks, one a lane: {source} bits without the sign",
+    "b_elements": "{b_element} codes of B's block",
+    "b_scale": "E8M0 code of B's block",
+    "c": "FP32 bits of the addend",
+    "elements": "{element} codes",
+    "first": "1 starts a new product, at the addend",
+    "is_out_of_window": "1 if a term lay outside the accumulator's window; the result is NaN then",
+    "last": "1 asks for the result",
+    "random": "a fresh random number for each value",
+    "result": "{target} bits of the sum",
+    "scale": "E8M0 code of the block",
+    "scales": "E8M0 codes, one a lane",
+    "values": "{source} bits",
+    "dequantizer.values": "{target} bits",
+    "lfsr.values": "bits of any kind, passed through",
+}
+
+_OWNERSHIP = """\
+SPDX-License-Identifier: CC0-1.0
+This file belongs to whoever generated it. The authors of mxforge claim no rights in it."""
 
 
-def _fields(shape):
+def unit_of(component):
+    return component.core if isinstance(component, Streamed) else component
+
+
+def _unit_name(component):
+    return type(unit_of(component)).__module__.rpartition(".")[2]
+
+
+def _fields(shape, unit, parameters):
     """Payload fields; an array is one field of ``count`` items."""
-    shape = shape if isinstance(shape, data.Layout) else data.StructLayout({"value": shape})
+    words = {name: value.upper() for name, value in parameters.items() if isinstance(value, str)}
     for name, field in shape:
         fact = {"name": name, "offset": field.offset}
         item = field.shape
@@ -22,43 +59,200 @@ def _fields(shape):
             fact["count"] = item.length
             item = item.elem_shape
         item = Shape.cast(item)
-        yield fact | {"width": item.width, "signed": item.signed}
+        meaning = MEANINGS.get(f"{unit}.{name}", MEANINGS.get(name, ""))
+        yield fact | {"width": item.width, "signed": item.signed, "meaning": meaning.format(**words)}
 
 
-def unit_of(component):
-    return component.core if isinstance(component, Streamed) else component
+def option_of(name, value):
+    """A parameter as the command line writes it."""
+    name = name.replace("_", "-")
+    if isinstance(value, bool):
+        return f"--{name}" if value else f"--no-{name}"
+    return f"--{name} {value}"
 
 
-def manifest_of(component, name, text):
-    """The contract of ``component``, emitted as module ``name`` with Verilog ``text``: parameters, cadence, latency
-    and interval in cycles, beats of a block, and for each port its direction, width and payload fields.
+def command_of(component, name, reset="sync", init=True):
+    """The command that emits ``component`` as module ``name``: its unit, and what differs from the defaults."""
+    unit = _unit_name(component)
+    words = [f"mxforge emit {unit}"]
+    for field in fields(component.parameters):
+        value = getattr(component.parameters, field.name)
+        if value != field.default:
+            words.append(option_of(field.name, value))
+    if not isinstance(component, Streamed):
+        words.append("--bare")
+    if name != unit:
+        words.append(f"--name {name}")
+    if not init:
+        words.append("--no-init")
+    if reset != "sync":
+        words.append(f"--reset {reset}")
+    return " ".join(words)
+
+
+def manifest_of(component, name, clocked=True, reset="sync", init=True):
+    """The contract of ``component`` as module ``name``: parameters, cadence, latency and interval in cycles, beats of a
+    block, and for each port its direction, width and payload fields.
     """
-    unit = unit_of(component)
-    ports = {port: {"dir": "in", "width": 1} for port in ("clk", "rst") if re.search(rf"^  input {port};", text, re.M)}
+    unit = _unit_name(component)
+    parameters = asdict(component.parameters)
+    ports = {port: {"dir": "in", "width": 1} for port in ("clk", "rst")} if clocked else {}
     for path, member, _ in component.signature.flatten(component):
         port = ports["__".join(map(str, path))] = {
             "dir": "in" if member.flow == wiring.In else "out",
             "width": Shape.cast(member.shape).width,
         }
         if isinstance(member.shape, data.Layout):
-            port["fields"] = list(_fields(member.shape))
+            port["fields"] = list(_fields(member.shape, unit, parameters))
     beats_in, beats_out = component.beats
     return {
         "name": name,
-        "unit": type(unit).__module__.rpartition(".")[2],
+        "unit": unit,
         "mxforge": __version__,
-        "parameters": asdict(component.parameters),
+        "command": command_of(component, name, reset, init),
+        "parameters": parameters,
         "streamed": isinstance(component, Streamed),
         "cadence": component.cadence,
         "latency": component.latency,
         "interval": component.interval,
         "beats": {"i": beats_in, "o": beats_out},
-        "reset": "sync",
+        "reset": reset,
+        "init": init,
         "ports": ports,
     }
 
 
-def emit(component, name):
-    """``(text, manifest)``: Verilog of ``component`` as module ``name``, and its contract. Same input, same text."""
-    text = verilog.convert(component, name=name, emit_src=False, strip_internal_attrs=True)
-    return text, manifest_of(component, name, text)
+def emit(component, name, *, reset="sync", init=True):
+    """``(text, manifest)``: Verilog of ``component`` as module ``name``, and its contract. Same input, same text.
+
+    ``reset`` is ``"sync"`` or ``"async"``, active high. Without ``init`` no register and no memory has an initial value,
+    as ASIC flows want it: state is then defined from the first reset on.
+    """
+    if reset not in RESETS:
+        raise ValueError(f"reset must be one of {', '.join(RESETS)}, not {reset!r}")
+    text = _plain_names(rtlil.convert(
+        component, name=name, emit_src=False,
+        missing_domain=lambda domain: ClockDomain(domain, async_reset=reset == "async")))
+    clocked = re.search(r"^  wire width 1 input \d+ +\\clk$", text, re.M) is not None
+    manifest = manifest_of(component, name, clocked, reset, init)
+    text = _port_list(_verilog(text, init), manifest)
+    return _header(manifest) + text.lstrip("\n"), manifest
+
+
+def _plain_names(text):
+    """RTLIL ``text`` whose public names are plain identifiers, since many tools mishandle escaped ones.
+
+    ``top.core`` becomes ``top__core``, so all modules carry the top's name and two units can live in one design.
+    """
+    # Memories are named in strings too, with the backslash doubled.
+    name = re.compile(r"""(?:(?<=\s)|(?<="\\))\\([^\s"]+)""")
+    found = dict.fromkeys(name.findall(text))
+    taken = {old for old in found if re.fullmatch(r"\w+", old)}
+    plain = {}
+    for old in found:
+        if old not in taken:
+            new = re.sub(r"\W+", "_", old.replace(".", "__")).rstrip("_")
+            while new in taken:
+                new += "_"
+            taken.add(new)
+            plain[old] = new
+    return name.sub(lambda match: "\\" + plain.get(match[1], match[1]), text)
+
+
+def _verilog(text, init):
+    if not init:
+        text = re.sub(r"^ *attribute \\init .*\n", "", text, flags=re.M)
+    # Assignments and registers alone: an `always @*` depends on an initial value that starts it at time 0.
+    steps = ["read_rtlil <<rtlil", text, "rtlil", "proc -norom"]
+    if not init:
+        steps.append("delete t:$meminit_v2")
+    steps += ["memory_collect", *(f"attrmap {modules}-remove {name}" for modules in ("", "-modattr ")
+                                  for name in ("generator", "top", "src", "amaranth.hierarchy", "amaranth.decoding")),
+              "write_verilog"]
+    text = find_yosys(lambda version: version >= (0, 40)).run(["-q", "-"], "\n".join(steps), ignore_warnings=True)
+    return re.sub(r"^/\* Generated by .*\*/\n", "", text)
+
+
+def _port_list(text, manifest):
+    """Verilog ``text`` with the top's ports declared in its header, one a line, in the manifest's order."""
+    name, ports = manifest["name"], manifest["ports"]
+    head, top, rest = re.fullmatch(rf"(.*?)^module {name}\([^)]*\);\n(.*?^endmodule\n)(.*)", text, re.M | re.S).groups()
+    lines = []
+    for port, facts in ports.items():
+        span = f"[{facts['width'] - 1}:0] " if facts["width"] > 1 else ""
+        declared = re.escape(f"{span}{port}")
+        top = re.sub(rf"^  {facts['dir']}put {declared};\n", "", top, count=1, flags=re.M)
+        kind, value = re.search(rf"^  (wire|reg) {declared}( = \S+)?;\n", top, re.M).groups()
+        top = re.sub(rf"^  {kind} {declared}( = \S+)?;\n", "", top, count=1, flags=re.M)
+        lines.append(f"  {facts['dir'] + 'put':6} {kind} {span}{port}{value or ''}")
+    if rest := head + rest:
+        # One file holds the whole unit; its name is the top's.
+        rest = f"\n/* verilator lint_off DECLFILENAME */\n{rest}/* verilator lint_on DECLFILENAME */\n"
+    return f"module {name} (\n" + ",\n".join(lines) + f"\n);\n{top}{rest}"
+
+
+def _plural(count, noun):
+    return f"{count} {noun}{'' if count == 1 else 's'}"
+
+
+def _timing(manifest):
+    """Cadence, latency, interval and reset, in sentences."""
+    if "clk" not in manifest["ports"]:
+        yield "Combinational: o follows i."
+        return
+    beats_in, beats_out = manifest["beats"]["i"], manifest["beats"]["o"]
+    if beats_in > 1:
+        yield f"A block takes {_plural(beats_in, 'input beat')} and {_plural(beats_out, 'output beat')}, counted from reset."
+    yield {
+        "each": "Each input beat gives one output beat.",
+        "some": "An input beat gives one output beat or none.",
+        "blocks": "Each block gives its output beats once all of it is in.",
+    }[manifest["cadence"]]
+    beat = "an input beat" + (" (a block's last)" if beats_in > 1 else "")
+    first = "first output beat" if beats_out > 1 else "output beat"
+    latency = _plural(manifest["latency"], "cycle")
+    if manifest["streamed"]:
+        yield f"Latency: {latency}, from the clock edge that transfers {beat} to the edge at which its {first} is first seen valid."
+    else:
+        yield f"Latency: {latency}, from {beat} to its {first}."
+    yield f"Interval: {_plural(manifest['interval'], 'cycle')} from one input beat to the next, sustained."
+    if manifest["streamed"]:
+        yield "A beat is transferred at a rising edge of clk at which valid and ready are high; valid never waits for ready."
+    elif "i_valid" in manifest["ports"]:
+        yield "i is a beat while i_valid is high, o while o_valid is; there is no way to stall."
+    yield f"rst is active high and {'a' * (manifest['reset'] == 'async')}synchronous."
+    if not manifest["init"]:
+        yield "State is undefined until the first reset."
+
+
+def field_span(field):
+    """The bits that a field takes in its payload, as Verilog writes them."""
+    high = field["offset"] + field["width"] * field.get("count", 1) - 1
+    return f"[{high}:{field['offset']}]"
+
+
+def contract_lines(manifest):
+    """The port contract in words, for people."""
+    yield from _timing(manifest)
+    for name, port in manifest["ports"].items():
+        if "fields" not in port:
+            continue
+        yield ""
+        yield f"{name}, {port['width']} bits:"
+        spans = [field_span(field) for field in port["fields"]]
+        names = [f"{field['name']}[{field['count']}]" if "count" in field else field["name"] for field in port["fields"]]
+        for span, shown, field in zip(spans, names, port["fields"], strict=True):
+            item = f"; item k at [{field['offset']} + {field['width']}*k +: {field['width']}]" if "count" in field else ""
+            yield f"  {span:{max(map(len, spans))}} {shown:{max(map(len, names))}}  {field['meaning']}{item}"
+
+
+def comment(manifest, mark="//"):
+    """The head of each emitted file: the command that makes it, whose it is."""
+    lines = [f"Generated by mxforge {manifest['mxforge']}: {manifest['command']}", *_OWNERSHIP.splitlines()]
+    return "".join(f"{mark} {line}\n" for line in lines)
+
+
+def _header(manifest):
+    parameters = ", ".join(f"{name} {value}" for name, value in manifest["parameters"].items())
+    lines = [f"{manifest['unit']}: {parameters}.", *contract_lines(manifest)]
+    return f"{comment(manifest)}//\n" + "".join(f"// {line}".rstrip() + "\n" for line in lines) + "\n"

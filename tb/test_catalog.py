@@ -1,0 +1,136 @@
+# amaranth: UnusedElaboratable=no
+"""What holds for every entry of the catalogue."""
+import functools
+import importlib
+import json
+import re
+import shutil
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+
+from mxbench import verilator
+from mxbench.verilator import ToolError
+from mxforge import catalog
+from mxforge.emit import emit
+from mxforge.errors import MxforgeError
+from mxforge.flow import player
+
+each_entry = pytest.mark.parametrize("entry", [pytest.param(entry, id=name) for name, entry in catalog.ENTRIES.items()])
+each_style = pytest.mark.parametrize("style", [{"reset": "sync", "init": True}, {"reset": "async", "init": False}],
+                                     ids=["fpga", "asic"])
+
+
+@functools.cache
+def emitted(entry, **options):
+    return emit(catalog.ENTRIES[entry].component(), entry, **options)
+
+
+@pytest.fixture
+def source(entry, tmp_path):
+    """The entry's Verilog and manifest, and the Verilog as a file."""
+    def write(**options):
+        text, manifest = emitted(entry.name, **options)
+        path = tmp_path / f"{entry.name}.v"
+        path.write_text(text)
+        return text, manifest, path
+    return write
+
+
+def yosys(script):
+    """What Yosys says; in a process of its own, as it ends the process on an error."""
+    code = "import sys\nfrom pyosys import libyosys as ys\nd = ys.Design()\nys.run_pass(sys.argv[1], d)\n"
+    done = subprocess.run([sys.executable, "-c", code, script], capture_output=True, text=True)
+    assert done.returncode == 0, done.stdout + done.stderr
+
+
+@each_entry
+def test_same_input_same_bytes(entry):
+    assert emitted(entry.name) == emit(entry.component(), entry.name)
+
+
+@each_entry
+def test_manifest_describes_payloads(entry):
+    _, manifest = emitted(entry.name)
+    assert manifest["name"] == entry.name
+    assert manifest["unit"] == entry.unit
+    assert manifest["streamed"] == entry.streamed
+    assert json.loads(json.dumps(manifest)) == manifest
+    for name, port in manifest["ports"].items():
+        end = 0
+        for field in port.get("fields", ()):
+            assert field["offset"] == end, f"{name}: {field['name']} leaves a gap"
+            assert field["meaning"], f"emit.MEANINGS lacks {field['name']}"
+            end += field["width"] * field.get("count", 1)
+        assert end in (0, port["width"])
+
+
+@each_entry
+@each_style
+def test_yosys_finds_the_ports_of_the_manifest(entry, style, source):
+    _, manifest, path = source(**style)
+    found = path.with_suffix(".netlist")
+    yosys(f"read_verilog {path}; hierarchy -check -top {entry.name}; proc; check -assert; write_json {found}")
+    modules = json.loads(found.read_text())["modules"]
+    ports = {name: (port["direction"], len(port["bits"])) for name, port in modules[entry.name]["ports"].items()}
+    assert ports == {name: (port["dir"] + "put", port["width"]) for name, port in manifest["ports"].items()}
+    for name in modules:
+        assert name == entry.name or name.startswith(f"{entry.name}__"), f"{name} could collide with another unit's"
+
+
+@each_entry
+@each_style
+def test_names_are_plain_and_initial_values_as_asked(entry, style):
+    text, _ = emitted(entry.name, **style)
+    assert "\\" not in text, "escaped identifiers"
+    has_initial_values = re.search(r"\binitial\b|^ *(output )?reg [^;]*=|\binit =", text, re.M) is not None
+    assert has_initial_values <= style["init"]
+
+
+@each_entry
+@each_style
+def test_verilator_has_no_complaint(entry, style, source):
+    verilator.lint([source(**style)[2]], entry.name)
+
+
+def test_lint_complains(tmp_path):
+    path = tmp_path / "broken.v"
+    path.write_text("module broken(input wire [3:0] i, output wire o);\n  assign o = missing;\nendmodule\n")
+    with pytest.raises(ToolError, match="missing"):
+        verilator.lint([path], "broken")
+
+
+@each_entry
+@pytest.mark.skipif(shutil.which("iverilog") is None, reason="Icarus is not installed (apt-get install iverilog)")
+@each_style
+def test_icarus_accepts_it(entry, style, source):
+    path = source(**style)[2]
+    done = subprocess.run(["iverilog", "-g2005", "-Wall", "-Wno-timescale", "-s", entry.name, "-o", path.with_suffix(".vvp"), path],
+                          capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+
+
+@each_entry
+def test_matches_golden_at_the_declared_latency(entry, sim_build):
+    text, manifest = emitted(entry.name)
+    stimulus = importlib.import_module(f"mxbench.stimulus.{entry.unit}")
+    golden = importlib.import_module(f"mxgolden.{entry.unit}")
+    inputs = stimulus.blocks(manifest["parameters"], 2000, np.random.default_rng(3))
+    expected = golden.expected(manifest["parameters"], inputs)
+    machine = player.build(text, manifest, sim_build)
+    got = machine.play(inputs)
+    assert got.keys() == expected.keys()
+    for name in expected:
+        np.testing.assert_array_equal(got[name], expected[name], err_msg=name)
+    # None where an input doesn't always give an output; the unit's bench measures it then.
+    assert machine.last.latency in (None, manifest["latency"])
+    assert machine.last.interval == manifest["interval"]
+
+
+def test_unknown_name_gets_near_ones():
+    with pytest.raises(MxforgeError, match="did you mean dequantizer"):
+        catalog.find("dequantiser")
+    with pytest.raises(MxforgeError, match="see mxforge list"):
+        catalog.find("zzz")
