@@ -227,6 +227,22 @@ def test_chunks_are_one_play(build):
     assert unit.last.inputs == 70_006
 
 
+@pytest.mark.parametrize(("offset", "width", "count"), [(0, 32, 4), (8, 16, 5), (5, 31, 7), (3, 6, 1), (0, 4, 16)])
+def test_a_ramp(build, offset, width, count):
+    fields = ([field("tag", 0, offset)] if offset else []) + [field("items", offset, width, count)]
+    fields.append(field("end", offset + width * count, 3))
+    unit = build(*concatenation("passes", fields))
+    row = {"tag": np.array([5 % (1 << offset)], np.uint8), "end": np.uint8([5]),
+           "items": np.zeros((1, count), np.min_scalar_type((1 << width) - 1))}
+    if not offset:
+        del row["tag"]
+    rows = 300_000
+    items = np.concatenate([piece["items"] for piece in unit.ramp(row, "items", 3, rows, 7)]).reshape(-1)
+    np.testing.assert_array_equal(items, (3 + 7 * np.arange(rows * count)) % (1 << width))
+    for piece in unit.ramp(row, "items", 0, 100):
+        assert all((piece[name] == row[name]).all() for name in row if name != "items")
+
+
 def test_an_error_in_the_chunks_is_not_lost(build):
     def chunks():
         yield vectors(10, a=4, b=4)

@@ -1,5 +1,6 @@
 """Vectors through emitted Verilog: a generated C++ program round the Verilated unit, fed with whole arrays."""
 import hashlib
+import itertools
 import json
 import queue
 import shutil
@@ -200,31 +201,44 @@ class Player:
 
     def stream(self, chunks, *, stalls=None):
         """Play an iterable of inputs of any length; yields the outputs, of each chunk apart unless the unit decides
-        itself how many there are. One play: the unit is reset only at the start."""
+        itself how many there are. One play: the unit is reset only at the start.
+        """
         return self._stream((self._inputs.check(chunk)[0] for chunk in chunks), stalls, None)
+
+    def ramp(self, row, field, start, count, step=1):
+        """Play ``count`` rows in which the items of array ``field`` count on from ``start`` in ``step``, through all
+        rows; the other fields are those of ``row``, inputs of a single row. Yields outputs. For units of one beat a
+        row.
+        """
+        row, _ = self._inputs.check(row)
+        lanes = next(f for f in self._inputs.fields if f["name"] == field)
+        arguments = [lanes["offset"], lanes["width"], lanes["count"], start, step, count]
+        sizes = (min(self._rows_per_chunk, count - done) for done in range(0, count, self._rows_per_chunk))
+        return self._run(["", "", *arguments], [row], sizes)
 
     def _chunks(self, rows, total):
         for start in range(0, total, self._rows_per_chunk):
             yield {name: array[start:start + self._rows_per_chunk] for name, array in rows.items()}
 
     def _stream(self, chunks, stalls, waves):
-        program = self._program if waves is None else self._waves_program(Path(waves))
-        arguments = ["" if stalls is None else str(stalls)]
-        if waves is not None:
-            arguments.append(str(waves))
-        sizes = queue.SimpleQueue()
+        arguments = ["" if stalls is None else stalls, *([] if waves is None else [waves])]
+        return self._run(arguments, chunks, None, self._program if waves is None else self._waves_program(Path(waves)))
+
+    def _run(self, arguments, chunks, sizes, program=None):
+        """Outputs, ``sizes`` rows at a time, by default as many as each chunk has."""
+        fed = queue.SimpleQueue()
         errors = []
 
         with tempfile.TemporaryFile() as said:
-            process = subprocess.Popen([program, *arguments], stdin=subprocess.PIPE, stdout=subprocess.PIPE,
-                                       stderr=said, bufsize=0)
+            process = subprocess.Popen([program or self._program, *map(str, arguments)], stdin=subprocess.PIPE,
+                                       stdout=subprocess.PIPE, stderr=said, bufsize=0)
 
             def feed():
                 try:
                     with suppress(BrokenPipeError), process.stdin as pipe:
                         for chunk in chunks:
                             payloads = self._inputs.pack(chunk)
-                            sizes.put(len(payloads) // self._inputs.beats)
+                            fed.put(len(payloads) // self._inputs.beats)
                             view = memoryview(payloads.reshape(-1))
                             while view:
                                 view = view[pipe.write(view):]
@@ -232,12 +246,14 @@ class Player:
                     errors.append(error)
                     process.kill()
                 finally:
-                    sizes.put(None)
+                    fed.put(None)
 
             feeder = threading.Thread(target=feed, daemon=True)
             feeder.start()
             try:
-                yield from self._results(process.stdout, sizes)
+                if not self._counted:
+                    sizes = itertools.repeat(self._rows_per_chunk)
+                yield from self._results(process.stdout, sizes or iter(fed.get, None))
                 feeder.join()
                 status = process.wait()
             finally:
@@ -251,25 +267,20 @@ class Player:
             message = said.read().decode(errors="replace").strip()
         if status:
             raise ProtocolError(message or f"the player ended with status {status}")
-        self.last = self._statistics(json.loads(message.splitlines()[-1]), stalls is None)
+        self.last = self._statistics(json.loads(message.splitlines()[-1]), arguments[0] == "")
 
     def _results(self, pipe, sizes):
         beats, size = self._outputs.beats, self._outputs.size
-        while True:
-            # How many results there will be is known only where each row has its own.
-            rows = sizes.get() if self._counted else self._rows_per_chunk
-            if rows is None:
-                return
+        for rows in sizes:
             payloads = np.empty((rows * beats, size), np.uint8)
             got = _read(pipe, payloads)
             if self._counted and got < payloads.nbytes:
                 return          # it failed: its status and message say why
-            payloads = payloads[:got // size]
-            outputs = self._outputs.empty(len(payloads) // beats)
-            self._outputs.unpack(payloads, outputs)
-            if len(payloads):
+            outputs = self._outputs.empty(got // (beats * size))
+            self._outputs.unpack(payloads[:got // size], outputs)
+            if got:
                 yield outputs
-            if got < rows * beats * size:
+            if got < payloads.nbytes:
                 return
 
     def _statistics(self, counts, full_speed):
@@ -348,6 +359,7 @@ def _source(manifest):
         "BEATS": manifest["beats"]["i"] if manifest["cadence"] == "blocks" else 1,
         "INPUT_WIDTH": ports[f"i{payload}"]["width"],
         "INPUT": member(f"i{payload}"), "OUTPUT": member(f"o{payload}"),
+        "CLOCKED": str("clk" in ports).lower(),
         "CLK": port("clk"), "RST": port("rst"),
         "I_VALID": port(f"i{mark}valid"), "O_VALID": port(f"o{mark}valid"),
         "I_READY": port("i__ready"), "O_READY": port("o__ready"),
