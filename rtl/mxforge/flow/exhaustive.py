@@ -1,0 +1,272 @@
+"""Every input there is, through the Verilog of the units, against the golden model."""
+import hashlib
+import importlib
+import itertools
+import json
+import multiprocessing
+import os
+import time
+from concurrent.futures import FIRST_COMPLETED, ProcessPoolExecutor, wait
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+
+import numpy as np
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+from rich.table import Table
+
+import mxgolden
+from mxbench import verilator
+
+from .. import emit
+from ..formats import ELEMENTS, WIDES
+from . import player
+
+__all__ = ["Counted", "Pairs", "Result", "run", "sweeps"]
+
+# Values in a piece of work: some seconds, after which what was found is kept.
+PIECE = 1 << 27
+# `quick` takes every so manieth of the values of a long sweep; odd, so that it meets every bit pattern of the low bits.
+QUICK_STEP = 4099
+# The time of a beat is shared by the lanes, as long as their code fits the processor's cache.
+LANES = {"dequantizer": 32, "element_cast": 8, "scale_select": 32}
+
+CAST_SCALES = {"e4m3": (0, 1, 10, 11, 127, 247, 254), "e5m2": (0, 1, 17, 18, 127, 240, 254)}
+SCALE_RULES = "rceil", "floor", "ceil", "even", "floor_plus_1", "unit"
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Sweep:
+    unit: str
+    parameters: dict
+
+    @property
+    def lanes(self):
+        return self.parameters["lanes"]
+
+    def component(self):
+        module = importlib.import_module(f"mxforge.{self.unit}")
+        return getattr(module, "".join(map(str.capitalize, self.unit.split("_"))))(**self.parameters, stages=0)
+
+    def __str__(self):
+        facts = [value for name, value in self.parameters.items() if name != "lanes"]
+        return " ".join([self.unit, *map(str, facts), *(f"{name}={value}" for name, value in self.fixed.items())])
+
+
+@dataclass(frozen=True, kw_only=True)
+class Counted(_Sweep):
+    """All (or each ``step``-th) of the 2**``width`` values of array ``field``, dealt out to the lanes, with the scalar
+    fields ``fixed``.
+    """
+    field: str
+    width: int
+    fixed: dict = field(default_factory=dict)
+    step: int = 1
+
+    @property
+    def rows(self):
+        return -(-(1 << self.width) // (self.lanes * self.step))
+
+    def values(self, rows):
+        """How many values ``rows`` rows hold."""
+        return rows * self.lanes
+
+    def inputs(self, start, stop):
+        values = np.arange(start * self.lanes, stop * self.lanes, dtype=np.uint64) * np.uint64(self.step)
+        values &= np.uint64((1 << self.width) - 1)
+        dtype = np.uint32 if self.width > 16 else np.uint16
+        fixed = {name: np.full(stop - start, value, np.uint8) for name, value in self.fixed.items()}
+        return fixed | {self.field: values.astype(dtype).reshape(-1, self.lanes)}
+
+    def play(self, unit, start, stop):
+        return unit.ramp(self.inputs(0, 1), self.field, start * self.lanes * self.step, stop - start, self.step)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Pairs(_Sweep):
+    """All of the 2**``width`` codes of array ``field`` with all 256 scales; in every lane, if ``rotated``."""
+    field: str
+    width: int
+    rotated: bool = False
+    fixed = {"scale": "all"}      # noqa: RUF012 (in words, for all sweeps of the kind)
+
+    @property
+    def rows(self):
+        return (256 << self.width) // (1 if self.rotated else self.lanes)
+
+    def values(self, rows):
+        return rows * self.lanes
+
+    def inputs(self, start, stop):
+        first = np.arange(start, stop) * (1 if self.rotated else self.lanes)
+        scale, code = np.divmod(first, 1 << self.width)
+        codes = (code[:, None] + np.arange(self.lanes)) % (1 << self.width)
+        dtype = np.uint8 if self.width <= 8 else np.uint16
+        return {"scale": scale.astype(np.uint8), self.field: codes.astype(dtype)}
+
+    def play(self, unit, start, stop):
+        edges = itertools.pairwise([*range(start, stop, 1 << 14), stop])
+        return unit.stream(self.inputs(a, b) for a, b in edges)
+
+
+def sweeps(quick=False):
+    """All that is to be swept."""
+    step = QUICK_STEP if quick else 1
+    found = []
+    for element, target, overflow in itertools.product(ELEMENTS, WIDES, ("inf", "saturate")):
+        found.append(Pairs(unit="dequantizer", field="elements", width=ELEMENTS[element].width, rotated=True, parameters={
+            "element": element, "target": target, "overflow": overflow, "lanes": LANES["dequantizer"]}))
+    for source, element in itertools.product(("bf16", "fp16"), ELEMENTS):
+        found.append(Pairs(unit="element_cast", field="values", width=16, parameters={
+            "source": source, "element": element, "lanes": LANES["element_cast"]}))
+    for element, scales in CAST_SCALES.items():
+        for scale in scales:
+            found.append(Counted(unit="element_cast", field="values", width=32, step=step, fixed={"scale": scale},
+                                 parameters={"source": "fp32", "element": element, "lanes": LANES["element_cast"]}))
+    for element, rule in itertools.product(CAST_SCALES, SCALE_RULES):
+        found.append(Counted(unit="scale_select", field="amaxes", width=31, step=step, parameters={
+            "source": "fp32", "element": element, "scale_rule": rule, "lanes": LANES["scale_select"]}))
+    return found
+
+
+@dataclass
+class Result:
+    """What came of a sweep: values compared, how many were wrong, the first of those in words, seconds of work."""
+    values: int = 0
+    mismatches: int = 0
+    seconds: float = 0.0
+    examples: list = field(default_factory=list)
+
+    def add(self, other):
+        self.values += other.values
+        self.mismatches += other.mismatches
+        self.seconds += other.seconds
+        self.examples += other.examples
+
+
+def run(build_dir, *, quick=False, only=(), jobs=None, console=None):
+    """Sweep everything, or what has one of ``only`` in its name: ``{sweep: Result}``.
+
+    Pieces that passed are remembered in ``build_dir``/exhaustive/done.json, by Verilog and golden model, and aren't done
+    again. ``quick`` takes a sample of the long sweeps.
+    """
+    console = console or Console()
+    folder = Path(build_dir) / "exhaustive"
+    folder.mkdir(parents=True, exist_ok=True)
+    verilator.runtime(folder)
+    chosen = [sweep for sweep in sweeps(quick) if not only or any(word in str(sweep) for word in only)]
+    if not chosen:
+        raise ValueError(f"only must be part of a sweep's name, such as '{sweeps()[0]}' or 'scale_select', "
+                         f"not {' or '.join(map(repr, only))}")
+
+    ledger = folder / "done.json"
+    done = json.loads(ledger.read_text()) if ledger.exists() else {}
+    results = {str(sweep): Result() for sweep in chosen}
+    pool = ProcessPoolExecutor(jobs or os.cpu_count(), multiprocessing.get_context("spawn"))
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(),
+               TimeRemainingColumn())
+    with Progress(*columns, console=console) as progress:
+        try:
+            task = progress.add_task("building", total=len(chosen))
+            builds = {pool.submit(_build, sweep, folder): sweep for sweep in chosen}
+            waiting = set(builds)
+            left = {}
+            while waiting:
+                finished, waiting = wait(waiting, return_when=FIRST_COMPLETED)
+                for future in finished:
+                    sweep = builds[future]
+                    text, manifest = future.result()
+                    progress.advance(task)
+                    for start, stop in _pieces(sweep):
+                        key = _key(text, sweep, start, stop)
+                        if key in done:
+                            results[str(sweep)].add(Result(**done[key]))
+                        else:
+                            left[key] = (sweep, text, manifest, folder, start, stop)
+            if any(result.values for result in results.values()):
+                console.print(f"{sum(result.values for result in results.values()):,} values were compared before")
+
+            total = sum(sweep.values(stop - start) for sweep, *_, start, stop in left.values())
+            task = progress.add_task("playing (millions)", total=total // 1_000_000)
+            pieces = {pool.submit(_compare, *work): (key, work) for key, work in left.items()}
+            waiting = set(pieces)
+            played = 0
+            while waiting:
+                finished, waiting = wait(waiting, return_when=FIRST_COMPLETED)
+                for future in finished:
+                    key, (sweep, *_) = pieces[future]
+                    result = future.result()
+                    results[str(sweep)].add(result)
+                    played += result.values
+                    progress.update(task, completed=played // 1_000_000)
+                    if not result.mismatches:
+                        done[key] = asdict(result)
+                unfinished = ledger.with_suffix(".unfinished")
+                unfinished.write_text(json.dumps(done))
+                unfinished.replace(ledger)
+        finally:
+            pool.shutdown(cancel_futures=True)
+    _print(console, results, quick)
+    return results
+
+
+def _print(console, results, quick):
+    table = Table(title="A sample of the inputs against golden" if quick else "All inputs against golden")
+    table.add_column("sweep")
+    for heading in ("values", "mismatches", "seconds"):
+        table.add_column(heading, justify="right")
+    total = Result()
+    for name, result in results.items():
+        table.add_row(name, f"{result.values:,}", f"{result.mismatches:,}", f"{result.seconds:.0f}",
+                      style="red" if result.mismatches else None)
+        total.add(result)
+    table.add_section()
+    table.add_row(f"{len(results)} sweeps", f"{total.values:,}", f"{total.mismatches:,}", f"{total.seconds:.0f}")
+    console.print(table)
+    for example in total.examples[:20]:
+        console.print(example, style="red", soft_wrap=True, highlight=False)
+
+
+def _pieces(sweep):
+    rows = max(1, PIECE // sweep.lanes)
+    return [(start, min(start + rows, sweep.rows)) for start in range(0, sweep.rows, rows)]
+
+
+def _key(text, sweep, start, stop):
+    parts = [text, *(path.read_text() for path in sorted(Path(mxgolden.__file__).parent.glob("*.py"))), repr(sweep)]
+    return f"{hashlib.sha256(chr(0).join(parts).encode()).hexdigest()[:16]} {start} {stop}"
+
+
+def _build(sweep, folder):
+    text, manifest = emit.emit(sweep.component(), sweep.unit)
+    player.build(text, manifest, folder)
+    return text, manifest
+
+
+def _compare(sweep, text, manifest, folder, start, stop):
+    began = time.perf_counter()
+    unit = player.build(text, manifest, folder)
+    golden = importlib.import_module(f"mxgolden.{sweep.unit}")
+    result = Result()
+    row = start
+    for got in sweep.play(unit, start, stop):
+        count = len(next(iter(got.values())))
+        inputs = sweep.inputs(row, row + count)
+        for name, wanted in golden.expected(manifest["parameters"], inputs).items():
+            result.values += wanted.size
+            if np.array_equal(got[name], wanted):
+                continue
+            wrong = np.argwhere(got[name] != wanted)
+            result.mismatches += len(wrong)
+            for at in wrong[:3 - len(result.examples)]:
+                result.examples.append(_words(sweep, inputs, name, got[name], wanted, tuple(at)))
+        row += count
+    if row != stop:
+        raise player.ProtocolError(f"{row - start} of {stop - start} rows of {sweep} came")
+    result.seconds = time.perf_counter() - began
+    return result
+
+
+def _words(sweep, inputs, name, got, wanted, at):
+    fed = [f"{field} {int(array[at if array.ndim > 1 else at[0]]):#x}" for field, array in inputs.items()]
+    return f"{sweep}: {', '.join(fed)} in lane {at[-1]} gave {name} {int(got[at]):#x}, golden says {int(wanted[at]):#x}"
