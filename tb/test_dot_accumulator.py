@@ -1,0 +1,102 @@
+# amaranth: UnusedElaboratable=no
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+import mxgolden.dot_accumulator
+from mxbench.bench import compare
+from mxbench.stimulus import dot_accumulator as stimulus
+from mxforge.dot_accumulator import DotAccumulator
+from mxforge.pipeline import Streamed
+
+DATA = Path(__file__).parent / "data"
+NARROW = {"block_size": 4, "lanes": 4}
+
+
+@pytest.mark.parametrize("parameters", [
+    {"block_size": 8, "lanes": 8, "stages": 14},
+    {"block_size": 8, "lanes": 2, "window": 24, "slots": 3, "stages": 4},
+    {"a_element": "e2m1", "b_element": "mxint8", "block_size": 4, "lanes": 4, "window": 0, "max_blocks": 5, "addend": False},
+])
+def test_dot_accumulator(simulate, parameters):
+    simulate(Streamed(DotAccumulator(**parameters)), "dot_accumulator")
+
+
+def play_blocks(play, parameters, count):
+    unit = Streamed(DotAccumulator(**parameters))
+    parameters = vars(unit.parameters)
+    inputs = stimulus.blocks(parameters, count, np.random.default_rng(len(repr(parameters))))
+    wanted = mxgolden.dot_accumulator.expected(parameters, inputs)
+    counts = stimulus.classes(parameters, inputs, wanted)
+    print(parameters)
+    for name, hits in counts.items():
+        print(f"{hits:7d} x {name}")
+    compare(play(unit, "dot_accumulator", inputs), wanted)
+    return counts
+
+
+# Each pair of choices at least once; every format, both signs of each special value.
+EXACT = [
+    {"stages": 0},
+    {"a_element": "e5m2", "b_element": "e5m2", "target": "bf16", "stages": 17},
+    {"a_element": "e5m2", "lanes": 8, "slots": 4, "stages": 10, "window": 100, "max_blocks": 50},
+    {"b_element": "e3m2", "block_size": 16, "lanes": 1, "window": 40, "target": "bf16", "slots": 2, "stages": 2},
+    {"a_element": "e2m3", "b_element": "e2m1", "block_size": 64, "lanes": 64, "max_blocks": 3, "addend": False, "stages": 5},
+    {"a_element": "mxint8", "b_element": "mxint8", "block_size": 1, "lanes": 1, "window": 3, "max_blocks": 1, "stages": 8},
+    {"a_element": "mxint8", "b_element": "e5m2", "block_size": 8, "lanes": 4, "addend": False, "target": "bf16", "stages": 12},
+]
+
+
+@pytest.mark.parametrize("parameters", EXACT)
+def test_exact_in_volume(play, parameters):
+    counts = play_blocks(play, {"window": 254} | parameters, 100_000)
+    narrow = parameters.get("window", 254) < 200
+    # A narrow window's numbers are neither so small nor so large; without c there is no NaN but of elements or scales.
+    unlikely = {"Inf", "-0"} if narrow else set()
+    assert all(hits for name, hits in counts.items() if name not in unlikely), counts
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("parameters", [{}, {"a_element": "e5m2", "window": 24}])
+def test_exact_in_more_volume(play, parameters):
+    play_blocks(play, {"stages": 12} | parameters, 10_000_000)
+
+
+# NaN of the sample has another code than ours; what is NaN is the same.
+def same(got, wanted):
+    is_nan = wanted & 0x7FFFFFFF > 0x7F800000
+    return np.where(is_nan, got == 0x7FFFFFFF, got == wanted)
+
+
+@pytest.mark.parametrize(("accumulation", "result"), [("exact", "exact_rne")])
+@pytest.mark.parametrize("pair", ["e4m3_e4m3", "e5m2_e5m2", "e4m3_e5m2"])
+def test_published_sample(play, pair, accumulation, result):
+    with np.load(DATA / "dot_sample.npz") as sample:
+        rows = {name.removeprefix(f"{pair}_"): sample[name] for name in sample if name.startswith(pair)}
+    a, b = pair.split("_")
+    unit = Streamed(DotAccumulator(a_element=a, b_element=b, accumulation=accumulation))
+    count = len(rows["c"])
+    # Four block pairs a product; results after two and after four.
+    inputs = {
+        "first": np.tile(np.uint8([1, 0, 0, 0]), count), "last": np.tile(np.uint8([1, 1, 0, 1]), count),
+        "a_scale": rows["sa"].reshape(-1), "a_elements": rows["a"].reshape(-1, 32),
+        "b_scale": rows["sb"].reshape(-1), "b_elements": rows["b"].reshape(-1, 32), "c": np.repeat(rows["c"], 4)}
+    got = play(unit, "dot_accumulator", inputs)["result"].reshape(-1, 3)
+    for n, length in enumerate((32, 64, 128)):
+        wrong = np.flatnonzero(~same(got[:, n], rows[f"{result}_k{length}"]))
+        assert not len(wrong), f"row {wrong[0]}, K={length} is {got[wrong[0], n]:#x}"
+
+
+@pytest.mark.parametrize(("parameters", "message"), [
+    ({"lanes": 64}, "lanes must divide block_size"),
+    ({"window": 255}, "window must be 0 to 254"),
+    ({"max_blocks": 0}, "max_blocks must be 1 to"),
+    ({"slots": 0}, "slots must be 1 to"),
+    ({"target": "fp16"}, "target must be one of fp32, bf16"),
+    ({"accumulation": "fp64"}, "accumulation must be one of exact"),
+    ({"stages": 18}, "stages must be 0 to 17"),
+])
+def test_refusals(parameters, message):
+    with pytest.raises(ValueError, match=message):
+        DotAccumulator(**parameters)
