@@ -151,15 +151,14 @@ def run(build_dir, *, quick=False, only=(), jobs=None, console=None):
     again. ``quick`` takes a sample of the long sweeps.
     """
     console = console or Console()
-    folder = Path(build_dir) / "exhaustive"
-    folder.mkdir(parents=True, exist_ok=True)
-    verilator.runtime(folder)
+    verilator.runtime(build_dir)
     chosen = [sweep for sweep in sweeps(quick) if not only or any(word in str(sweep) for word in only)]
     if not chosen:
         raise ValueError(f"only must be part of a sweep's name, such as '{sweeps()[0]}' or 'scale_select', "
                          f"not {' or '.join(map(repr, only))}")
 
-    ledger = folder / "done.json"
+    ledger = Path(build_dir) / "exhaustive" / "done.json"
+    ledger.parent.mkdir(exist_ok=True)
     done = json.loads(ledger.read_text()) if ledger.exists() else {}
     results = {str(sweep): Result() for sweep in chosen}
     pool = ProcessPoolExecutor(jobs or os.cpu_count(), multiprocessing.get_context("spawn"))
@@ -168,7 +167,7 @@ def run(build_dir, *, quick=False, only=(), jobs=None, console=None):
     with Progress(*columns, console=console) as progress:
         try:
             task = progress.add_task("building", total=len(chosen))
-            builds = {pool.submit(_build, sweep, folder): sweep for sweep in chosen}
+            builds = {pool.submit(_build, sweep, build_dir): sweep for sweep in chosen}
             waiting = set(builds)
             left = {}
             while waiting:
@@ -182,7 +181,7 @@ def run(build_dir, *, quick=False, only=(), jobs=None, console=None):
                         if key in done:
                             results[str(sweep)].add(Result(**done[key]))
                         else:
-                            left[key] = (sweep, text, manifest, folder, start, stop)
+                            left[key] = (sweep, text, manifest, build_dir, start, stop)
             if any(result.values for result in results.values()):
                 console.print(f"{sum(result.values for result in results.values()):,} values were compared before")
 
@@ -237,15 +236,15 @@ def _key(text, sweep, start, stop):
     return f"{hashlib.sha256(chr(0).join(parts).encode()).hexdigest()[:16]} {start} {stop}"
 
 
-def _build(sweep, folder):
+def _build(sweep, build_dir):
     text, manifest = emit.emit(sweep.component(), sweep.unit)
-    player.build(text, manifest, folder)
+    player.build(text, manifest, build_dir)
     return text, manifest
 
 
-def _compare(sweep, text, manifest, folder, start, stop):
+def _compare(sweep, text, manifest, build_dir, start, stop):
     began = time.perf_counter()
-    unit = player.build(text, manifest, folder)
+    unit = player.build(text, manifest, build_dir)
     golden = importlib.import_module(f"mxgolden.{sweep.unit}")
     result = Result()
     row = start
