@@ -6,6 +6,18 @@ along the last axis. One module a hardware unit has `expected(parameters, inputs
 
 from .blocks import dequantize, quantize
 from .codec import decode, encode
+from .measures import flushed_share, sqnr
 from .products import dot
+from .tensor_quantizer import dequantize_tensor, quantize_tensor
 
-__all__ = ["decode", "dequantize", "dot", "encode", "quantize"]
+__all__ = [
+    "decode",
+    "dequantize",
+    "dequantize_tensor",
+    "dot",
+    "encode",
+    "flushed_share",
+    "quantize",
+    "quantize_tensor",
+    "sqnr",
+]

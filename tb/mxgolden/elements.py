@@ -7,7 +7,7 @@ import numpy as np
 from .codec import encode
 from .formats import SCALE_NAN, element_format
 
-__all__ = ["OVERFLOWS", "ROUNDINGS", "cast", "check_choices", "values_as_fp32"]
+__all__ = ["OVERFLOWS", "ROUNDINGS", "cast", "cast_nearest", "check_choices", "values_as_fp32"]
 
 ROUNDINGS = ("rne", "stochastic")
 OVERFLOWS = ("saturate", "ieee")
@@ -55,7 +55,8 @@ def _nearest(element, overflow):
     return dropped, table.ravel()
 
 
-def _cast_nearest(scaled, element, overflow):
+def cast_nearest(scaled: np.ndarray, element: str, overflow: str) -> np.ndarray:
+    """Codes of float32 values as they are, rounded to nearest even."""
     dropped, table = _nearest(element, overflow)
     bits = scaled.view(np.uint32)
     # Floor plus ceiling is twice the kept bits, plus one if anything was dropped. (The ceiling wraps for some negative
@@ -120,5 +121,5 @@ def cast(values, scales, element: str, rounding: str, overflow: str, random_bits
     with np.errstate(over="ignore", under="ignore", invalid="ignore"):
         scaled = values * _reciprocals().take(scales)
     if rounding == "rne":
-        return _cast_nearest(scaled, element, overflow)
+        return cast_nearest(scaled, element, overflow)
     return _cast_stochastic(scaled, element, overflow, random_bits)
