@@ -133,6 +133,25 @@ def test_exact_bf16_is_one_rounding():
     assert dot(*operands, block_size=2, accumulation="fp32_chain", target="bf16").tolist() == [0x3F80]
 
 
+@pytest.mark.parametrize("target", ["fp32", "bf16"])
+@pytest.mark.parametrize(("a_element", "b_element"), list(product(ELEMENTS, ELEMENTS)))
+def test_anything_beside_a_tie_breaks_it(a_element, b_element, target):
+    """Half of the smallest subnormal rounds to 0; with any smaller power of two, however far below, it rounds to 1."""
+    half = {"fp32": -150, "bf16": -134}[target]
+    exponents = np.arange(half - 1, -255, -1)
+    one = {e: int(mxgolden.encode(1.0, e)) for e in (a_element, b_element)}
+    a = np.full((len(exponents), 2), one[a_element], np.uint8)
+    b = np.full((len(exponents), 2), one[b_element], np.uint8)
+    sums = np.stack([np.full(len(exponents), half), exponents], axis=1) + 254
+    sa = np.minimum(sums, 254).astype(np.uint8)
+    sb = (sums - sa).astype(np.uint8)
+    for accumulation in ("exact", "fp32_fused"):
+        args = (a_element, b_element, accumulation, 1, target)
+        assert (dot(a[:, :1], sa[:, :1], b[:, :1], sb[:, :1], None, *args) == 0).all()
+        if accumulation == "exact":
+            assert (dot(a, sa, b, sb, None, *args) == 1).all()
+
+
 # --- published results
 
 
@@ -464,6 +483,14 @@ def test_window():
     results, flags = accumulate([(1, 1, 0, 127, c) for c in addends])
     assert flags == [0, 1, 0, 1, 1, 1, 0, 0, 0]
     assert results == [hex(ulp42), nan, "0x5cffffff", nan, nan, nan, "0x7f800000", nan, "0x0"]
+
+
+def test_infinities_of_different_blocks():
+    inf, minus = "0x7f800000", "0xff800000"
+    rows = [(1, 1, 0x7C, 127, 0), (0, 1, ONE, 127, 0), (0, 1, 0xFC, 127, 0), (1, 1, 0xFC, 127, 0), (1, 1, ONE, 127, 0)]
+    results, flags = accumulate(rows, a_element="e5m2")
+    assert results == [inf, inf, "0x7fffffff", minus, "0x3f000000"]
+    assert flags == [0] * 5
 
 
 def test_max_blocks_and_running_sums():

@@ -6,6 +6,7 @@ import numpy as np
 
 from .codec import encode
 from .formats import SCALE_NAN, element_format
+from .scales import NAN_POLICIES
 
 __all__ = ["OVERFLOWS", "ROUNDINGS", "cast", "cast_nearest", "check_choices", "values_as_fp32"]
 
@@ -100,7 +101,7 @@ def check_choices(element: str, nan_policy: str, rounding: str, overflow: str) -
     """ValueError if an element format can't do what is asked."""
     to = element_format(element)
     for name, value, choices in (
-        ("nan_policy", nan_policy, ("block", "element")),
+        ("nan_policy", nan_policy, NAN_POLICIES),
         ("rounding", rounding, ROUNDINGS),
         ("overflow", overflow, OVERFLOWS),
     ):

@@ -115,7 +115,6 @@ def _addend(c):
     """FP32 bits as (signed significand, exponent of its last bit, special)."""
     field = ((c >> 23) & 0xFF).astype(np.int64)
     significand = (c & 0x7FFFFF).astype(np.int64) + np.where(field > 0, 1 << 23, 0)
-    significand = np.where(field == 255, 0, significand)
     special = np.zeros(c.shape)
     special[field == 255] = decode(c[field == 255], "fp32")
     return np.where(c >> 31 != 0, -significand, significand), np.maximum(field, 1) - 150, special
@@ -206,7 +205,7 @@ def round_bits(is_negative, significand, is_inexact, exponent, wide: Wide, trunc
     length = np.where(upper != 0, 32 + _bit_length(upper), _bit_length(significand & np.uint64(_LIMB_MASK)))
     step = np.where(length > 0, np.maximum(exponent + length - 1 - wide.mantissa_width, wide.lsb), wide.lsb)
     shift = step - exponent
-    # What lies far below the last bit is only told of.
+    # Shifted in two parts, since half of the last bit may be the significand's first.
     early = np.clip(shift - 62, 0, 63).astype(np.uint64)
     kept = significand >> early
     is_inexact = is_inexact | (kept << early != significand)

@@ -4,7 +4,7 @@ import numpy as np
 
 from .formats import SCALE_NAN, element_format, wide_format
 
-__all__ = ["NAN_POLICIES", "SCALE_RULES", "magnitudes_as_fp32", "scales_of"]
+__all__ = ["NAN_POLICIES", "SCALE_RULES", "block_amaxes", "magnitudes_as_fp32", "scales_of"]
 
 SCALE_RULES = ("rceil", "floor", "ceil", "even", "floor_plus_1", "unit")
 NAN_POLICIES = ("block", "element")
@@ -70,8 +70,4 @@ def block_amaxes(values: np.ndarray, source: str, nan_policy: str) -> np.ndarray
         is_nan = magnitudes > wide.inf_code
         if is_nan.any():
             magnitudes[is_nan] = 0
-    # Halving keeps the vector units busy, where a reduction along a short last axis does not.
-    while magnitudes.shape[-1] > 1 and magnitudes.shape[-1] % 2 == 0:
-        half = magnitudes.shape[-1] // 2
-        magnitudes = np.maximum(magnitudes[..., :half], magnitudes[..., half:])
     return magnitudes.max(axis=-1)
