@@ -1,3 +1,4 @@
+# amaranth: UnusedElaboratable=no
 """The units, and the named configurations that are emitted, linted, simulated and synthesised."""
 import difflib
 from dataclasses import dataclass, field

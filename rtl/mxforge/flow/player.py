@@ -17,9 +17,10 @@ import numpy as np
 from mxbench import verilator
 from mxbench.manifest import dtype_of
 
-__all__ = ["Player", "ProtocolError", "Statistics", "build"]
+__all__ = ["Player", "ProtocolError", "Statistics", "build", "check", "check_waves"]
 
 _FLAGS = ("-O3", "-CFLAGS", "-O2", "--timescale", "1ns/1ns", *(f"-Wno-{rule}" for rule in verilator.WAIVERS))
+_TRACES = {".fst": ("--trace-fst",), ".vcd": ("--trace-vcd",)}
 # Rows that are packed at a time: small enough for the cache, large enough that NumPy's calls don't count.
 _PACKED_BYTES = 1 << 20
 
@@ -303,6 +304,18 @@ def _read(pipe, array):
     return got
 
 
+def check(manifest, inputs):
+    """``ValueError`` unless ``inputs`` are what the unit's `Player` could play; needs no build."""
+    port = manifest["ports"]["i__payload" if manifest["streamed"] else "i"]
+    _Beats(port, manifest["beats"]["i"]).check(inputs)
+
+
+def check_waves(path):
+    """``ValueError`` unless waves can be written in the file's format."""
+    if path.suffix not in _TRACES:
+        raise ValueError(f"waves must be a .fst or .vcd file, not {path.name}")
+
+
 def build(text, manifest, build_dir):
     """The `Player` of Verilog ``text`` and its ``manifest``, built below ``build_dir`` once for each content."""
     tools = verilator.find()
@@ -331,10 +344,8 @@ def build(text, manifest, build_dir):
         return folder / "obj_dir" / "player"
 
     def waves_program(path):
-        traces = {".fst": ("--trace-fst",), ".vcd": ("--trace-vcd",)}
-        if path.suffix not in traces:
-            raise ValueError(f"waves must be a .fst or .vcd file, not {path.name}")
-        return program(traces[path.suffix])
+        check_waves(path)
+        return program(_TRACES[path.suffix])
 
     return Player(program(), manifest, waves_program)
 

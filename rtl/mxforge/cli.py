@@ -1,0 +1,378 @@
+"""The command line: parses, calls, prints. What takes long to import is imported where it is used."""
+import contextlib
+import os
+import sys
+import warnings
+from dataclasses import MISSING, fields, replace
+from pathlib import Path
+
+import click
+
+from . import __version__
+from .errors import MxforgeError
+
+__all__ = ["cli", "main"]
+
+
+class _Commands(click.Group):
+    """Commands in the order of their definition; an unknown one gets a hint."""
+    def list_commands(self, ctx):
+        return list(self.commands)
+
+    def resolve_command(self, ctx, args):
+        if args[0] not in self.commands and not args[0].startswith("-"):
+            import difflib
+
+            near = difflib.get_close_matches(args[0], self.commands, n=1)
+            raise MxforgeError(f"no command {args[0]!r}; " + (f"did you mean {near[0]}?" if near else "see mxforge --help"))
+        return super().resolve_command(ctx, args)
+
+
+class _Typed(click.ParamType):
+    """An integer or a name; its range is for the unit's ``Parameters`` to check."""
+    def __init__(self, field):
+        self.kind = field.metadata["kind"]
+        self.name = "integer" if self.kind is int else "name"
+
+    def convert(self, value, param, ctx):
+        try:
+            return self.kind(value)
+        except ValueError:
+            raise MxforgeError(f"{param.opts[0]} must be an integer, not {value!r}") from None
+
+
+class _UnitCommand(click.Command):
+    """A command on a unit: NAME is a unit or a catalogue entry, and NAME's parameters are options.
+
+    What the callback gets as ``entry`` is the catalogue's, with the options given put over its parameters.
+    """
+    def __init__(self, *args, params, **kwargs):
+        self._own = [*params, click.Option(["--bare"], is_flag=True, help="The core without streams.")]
+        super().__init__(*args, params=[click.Argument(["name"], metavar="NAME"), *self._own], **kwargs)
+
+    def get_params(self, ctx):
+        entry = ctx.meta.get("mxforge.entry")
+        return [*super().get_params(ctx), *(_options(entry) if entry else ())]
+
+    def parse_args(self, ctx, args):
+        if name := self._name_among(args):
+            from . import catalog
+
+            ctx.meta["mxforge.entry"] = catalog.find(name)
+        return super().parse_args(ctx, args)
+
+    def _name_among(self, args):
+        """The first argument that is no option, nor an option's value."""
+        from . import catalog
+
+        flags = {opt for option in self._own if option.is_flag for opt in option.opts} | {"--help", "-h"}
+        for unit in catalog.UNITS.values():
+            flags |= {opt for field in fields(unit.Parameters) if field.metadata["kind"] is bool for opt in _spelled(field)}
+        args = iter(args)
+        for arg in args:
+            if not arg.startswith("-") or arg == "-":
+                return arg
+            is_joined = "=" in arg or (len(arg) > 2 and not arg.startswith("--"))
+            if arg not in flags and not is_joined:
+                next(args, None)
+        return None
+
+    def invoke(self, ctx):
+        from . import catalog
+
+        entry = ctx.meta["mxforge.entry"]
+        names = [field.name for field in fields(catalog.UNITS[entry.unit].Parameters)]
+        given = {name: ctx.params.pop(name) for name in names}
+        parameters = entry.parameters | {name: value for name, value in given.items() if value is not None}
+        bare, _ = ctx.params.pop("bare"), ctx.params.pop("name")
+        ctx.params["entry"] = replace(entry, parameters=parameters, streamed=entry.streamed and not bare)
+        with _users_values():
+            catalog.UNITS[entry.unit].Parameters(**parameters)
+        return super().invoke(ctx)
+
+    def format_options(self, ctx, formatter):
+        entry = ctx.meta.get("mxforge.entry")
+        for title, options in (("Options", [*self._own, self.get_help_option(ctx)]),
+                               (f"Parameters of {entry.unit}" if entry else "", list(_options(entry)) if entry else [])):
+            if options:
+                with formatter.section(title):
+                    formatter.write_dl([option.get_help_record(ctx) for option in options])
+
+
+def _spelled(field):
+    name = "--" + field.name.replace("_", "-")
+    return [name, "--no-" + name[2:]] if field.metadata["kind"] is bool else [name]
+
+
+def _options(entry):
+    """Options for the parameters of the entry's unit; not given, they are None."""
+    from . import catalog
+
+    for field in fields(catalog.UNITS[entry.unit].Parameters):
+        default = entry.parameters.get(field.name, field.default)
+        facts = field.metadata
+        spelled = _spelled(field)
+        shown = spelled[default is False] if facts["kind"] is bool else default
+        help = f"{facts['help']}  [{shown}]" if default is not MISSING else facts["help"]
+        if facts["kind"] is bool:
+            yield click.Option(["/".join(spelled)], default=None, help=help)
+        else:
+            metavar = "|".join(facts["options"]) if "options" in facts else f"{facts['low']}..{facts['high']}"
+            yield click.Option(spelled, type=_Typed(field), metavar=metavar, help=help)
+
+
+@contextlib.contextmanager
+def _users_values():
+    """What is wrong with values that the user gave is one line for the user."""
+    try:
+        yield
+    except (TypeError, ValueError) as error:
+        raise MxforgeError(str(error)) from error
+
+
+def _build_dir(function):
+    return click.option("--build-dir", type=click.Path(path_type=Path, file_okay=False), default="sim_build",
+                        envvar="MXFORGE_BUILD_DIR", help="Where built models are kept.  [sim_build]")(function)
+
+
+def _progress(what):
+    """A progress bar on stderr, where that is a terminal."""
+    from rich.console import Console
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+    console = Console(stderr=True)
+    return Progress(TextColumn(what), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn(), console=console,
+                    disable=not console.is_terminal, transient=True)
+
+
+def _print(table):
+    from rich.console import Console
+
+    console = Console()
+    # Files and pipes have no edge to wrap at.
+    console.print(table, width=None if console.is_terminal else 160, crop=False)
+
+
+def _table(*columns, wrapped=()):
+    from rich import box
+    from rich.table import Column, Table
+
+    return Table(*(Column(column, no_wrap=column not in wrapped) for column in columns), box=box.SIMPLE_HEAD, pad_edge=False,
+                 show_edge=False)
+
+
+def _print_json(value):
+    import json
+
+    click.echo(json.dumps(value, indent=2))
+
+
+@click.group(cls=_Commands, invoke_without_command=True, context_settings={"help_option_names": ["-h", "--help"]}, epilog="""\b
+Examples:
+  mxforge list
+  mxforge emit quantizer --source bf16 --scale-rule floor -o my_quantizer
+  mxforge run dequantizer --in vectors.npz -o results.npz --check""")
+@click.version_option(__version__, prog_name="mxforge", message="%(prog)s %(version)s")
+@click.pass_context
+def cli(ctx):
+    """Microscaling (MX) arithmetic hardware: Verilog, its contract, and a bit-exact golden model."""
+    if ctx.invoked_subcommand is None:
+        click.echo(ctx.get_help())
+
+
+@cli.command("list")
+@click.option("--json", "as_json", is_flag=True, help="For programs; with each unit's parameters.")
+def list_(as_json):
+    """Units and the catalogue's configurations.
+
+    An entry named as a unit is that unit with its defaults; for others the parameters that differ are shown. Latency and
+    interval are in cycles.
+    """
+    from . import catalog, emit
+
+    entries = [(entry, emit.manifest_of(entry.component(), entry.name)) for entry in catalog.ENTRIES.values()]
+    if as_json:
+        units = {name: _described(unit) for name, unit in catalog.UNITS.items()}
+        facts = "name", "unit", "streamed", "parameters", "cadence", "latency", "interval", "beats"
+        _print_json({"mxforge": __version__, "units": units,
+                     "entries": [{fact: manifest[fact] for fact in facts} for _, manifest in entries]})
+        return
+    table = _table("entry", "unit", "parameters", "ports", "latency", "interval", wrapped=["parameters"])
+    for entry, manifest in entries:
+        other = ", ".join(f"{name} {value}" for name, value in entry.parameters.items())
+        table.add_row(entry.name, entry.unit, other, "streams" if entry.streamed else "bare", str(manifest["latency"]),
+                      str(manifest["interval"]))
+    _print(table)
+
+
+def _described(unit):
+    parameters = {}
+    for field in fields(unit.Parameters):
+        facts = {fact: field.metadata[fact] for fact in ("help", "options", "low", "high") if fact in field.metadata}
+        parameters[field.name] = {"default": field.default, "kind": field.metadata["kind"].__name__} | facts
+    return {"summary": " ".join(unit.__doc__.split("\n\n")[0].split()), "parameters": parameters}
+
+
+@cli.command()
+@click.option("--json", "as_json", is_flag=True, help="For programs.")
+def formats(as_json):
+    """Number formats, and what their codes at the ends mean."""
+    from .formats import E8M0, ELEMENTS, WIDES
+
+    def facts(fmt):
+        return {"name": fmt.name, "width": fmt.width, "exponent_width": fmt.exponent_width, "mantissa_width": fmt.mantissa_width,
+                "bias": fmt.bias, "max": fmt.max_value, "smallest": 2.0 ** fmt.lsb_exponent, "max_code": fmt.max_code,
+                "inf_code": fmt.inf_code, "nan_code": fmt.nan_code if fmt.has_nan else None}
+
+    everything = [facts(fmt) for fmt in (*ELEMENTS.values(), *WIDES.values())]
+    scale = {"name": E8M0.name, "width": E8M0.width, "exponent_width": E8M0.width, "mantissa_width": 0, "bias": E8M0.bias,
+             "max": 2.0 ** E8M0.emax, "smallest": 2.0 ** -E8M0.bias, "max_code": E8M0.max_code, "inf_code": None,
+             "nan_code": E8M0.nan_code}
+    if as_json:
+        _print_json([*everything, scale])
+        return
+    table = _table("format", "bits", "exp", "man", "bias", "largest", "smallest", "max code", "Inf", "NaN")
+    for fact in [*everything, scale]:
+        digits = -(-fact["width"] // 4)
+        codes = ["none" if fact[code] is None else f"{fact[code]:#0{digits + 2}x}" for code in ("max_code", "inf_code", "nan_code")]
+        numbers = [str(fact[name]) for name in ("width", "exponent_width", "mantissa_width", "bias")]
+        table.add_row(fact["name"], *numbers, f"{fact['max']:.6g}", f"{fact['smallest']:.4g}", *codes)
+    _print(table)
+
+
+@cli.command(cls=_UnitCommand, epilog="""\b
+Examples:
+  mxforge emit dequantizer --element e5m2 --target bf16
+  mxforge emit quantizer --help
+  mxforge emit scaled_dot --name my_dot --no-init --reset async -o ip/my_dot""")
+@click.option("-o", "--output", metavar="DIR", type=click.Path(path_type=Path), help="Directory to write.  [the module's name]")
+@click.option("--name", "module", metavar="MODULE", help="Name of the Verilog module.  [NAME]")
+@click.option("--reset", type=click.Choice(["sync", "async"]), default="sync", help="Kind of reset, active high.  [sync]")
+@click.option("--no-init", is_flag=True, help="No initial values of registers and memories, as ASIC flows want it.")
+@click.option("--force", is_flag=True, help="Replace files that were changed since they were emitted.")
+def emit(entry, output, module, reset, no_init, force):
+    """Write a unit's Verilog with its contract into a directory.
+
+    NAME is a unit or an entry of the catalogue (mxforge list); `mxforge emit NAME --help` shows its parameters.
+    """
+    from . import emit
+    from .flow import bundle
+
+    module = module or entry.name
+    bundle.check_name(module)
+    output = output or Path(module)
+    bundle.check_target(output, module, force)
+    text, manifest = emit.emit(entry.component(), module, reset=reset, init=not no_init)
+    files = bundle.files(text, manifest)
+    bundle.write(files, output, module, force)
+    shown = [name for name in files if "/" not in name] + sorted({name.partition("/")[0] + "/" for name in files if "/" in name})
+    click.echo(f"{output}: {', '.join(shown)}")
+
+
+@cli.command(cls=_UnitCommand, epilog="""\b
+Arrays are named after the payload's fields, one row a block; they hold bit patterns, unsigned.
+Examples:
+  mxforge run dequantizer --in vectors.npz -o results.npz --check
+  mxforge run quantizer --source bf16 --in x.npz -o y.npz --stalls 1 --waves y.fst""")
+@click.option("--in", "vectors", metavar="V.npz", type=click.Path(path_type=Path), required=True, help="Input arrays.")
+@click.option("-o", "--output", metavar="R.npz", type=click.Path(path_type=Path), required=True, help="Result arrays to write.")
+@click.option("--check", is_flag=True, help="Compare with the golden model; status 1 if a bit differs.")
+@click.option("--waves", metavar="F.fst", type=click.Path(path_type=Path), help="Waves to write, .fst or .vcd.")
+@click.option("--stalls", metavar="SEED", type=int, help="Random idle inputs and back-pressure, with stream rules watched.")
+@_build_dir
+def run(entry, vectors, output, check, waves, stalls, build_dir):
+    """Send vectors through a unit's Verilog in Verilator.
+
+    NAME is a unit or an entry of the catalogue (mxforge list); `mxforge run NAME --help` shows its parameters.
+    """
+    from .flow import run
+
+    result = run.run(entry, vectors, output, build_dir, check=check, waves=waves, stalls=stalls,
+                     progress=_progress(f"{entry.name}, rows"))
+    click.echo(result.summary)
+    if result.difference:
+        raise _DifferenceError(result.difference)
+
+
+class _DifferenceError(Exception):
+    """Hardware and golden disagree: not the user's error, so the status is 1."""
+
+
+@cli.command()
+@click.argument("names", nargs=-1, metavar="[NAME]...")
+@_build_dir
+def lint(names, build_dir):
+    """Verilator's lint over catalogue entries (all of them by default)."""
+    from mxbench import verilator
+
+    from . import catalog
+    from .emit import emit
+
+    entries = [catalog.find(name) for name in names or catalog.ENTRIES]
+    folder = build_dir / "lint"
+    folder.mkdir(parents=True, exist_ok=True)
+    with _progress("Lint") as progress:
+        for entry in progress.track(entries):
+            path = folder / f"{entry.name}.v"
+            path.write_text(emit(entry.component(), entry.name)[0])
+            verilator.lint([path], entry.name)
+    click.echo(f"{len(entries)} entries, no complaint")
+
+
+@cli.command()
+@click.option("-o", "--output", metavar="DIR", type=click.Path(path_type=Path), default="verilog",
+              help="Where each entry gets its directory.  [verilog]")
+def verilog(output):
+    """Emit every entry of the catalogue."""
+    from . import catalog
+    from .emit import emit
+    from .flow import bundle
+
+    with _progress("Emit") as progress:
+        for entry in progress.track(list(catalog.ENTRIES.values())):
+            bundle.write(bundle.files(*emit(entry.component(), entry.name)), output / entry.name, entry.name)
+    click.echo(f"{output}: {len(catalog.ENTRIES)} units")
+
+
+def _say(message):
+    # In one line, since that is what scripts read; what a tool said keeps its lines.
+    click.echo(f"mxforge: {message}", err=True)
+
+
+def main(arguments=None):
+    """Run the command line; returns the exit status: 0, 1 where hardware and golden differ, 2 for a user's error."""
+    try:
+        status = cli.main(arguments, prog_name="mxforge", standalone_mode=False)
+        sys.stdout.flush()
+        return status if isinstance(status, int) else 0
+    except click.exceptions.Exit as end:
+        return end.exit_code
+    except (click.Abort, KeyboardInterrupt):
+        # Amaranth warns of modules that it was making.
+        warnings.simplefilter("ignore")
+        return 130
+    except click.NoSuchOption as error:
+        hint = f"did you mean {error.possibilities[0]}?" if error.possibilities else "see --help"
+        _say(f"no option {error.option_name}; {hint}")
+    except click.ClickException as error:
+        _say(" ".join(error.format_message().split()))
+    except _DifferenceError as difference:
+        _say(difference)
+        return 1
+    except BrokenPipeError:
+        # The reader has gone; nothing must be flushed to it at exit.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 141
+    except MxforgeError as error:
+        _say(error)
+    except OSError as error:
+        _say(f"{error.filename}: {error.strerror}" if error.filename else error)
+    except RuntimeError as error:
+        from mxbench.verilator import ToolError
+
+        from .flow.player import ProtocolError
+
+        if not isinstance(error, ToolError | ProtocolError):
+            raise
+        _say(error)
+    return 2

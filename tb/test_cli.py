@@ -1,0 +1,231 @@
+"""The command line, as users meet it."""
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+import mxgolden.dequantizer
+from mxforge import catalog, cli
+
+ROOT = Path(__file__).resolve().parent.parent
+ENVIRONMENT = os.environ | {"PYTHONPATH": f"{ROOT / 'rtl'}{os.pathsep}{ROOT / 'tb'}", "COLUMNS": "80"}
+
+
+@pytest.fixture
+def mxforge(tmp_path, monkeypatch, capfd, sim_build):
+    """``mxforge(*arguments)``: status, standard output and error, in an empty directory."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("MXFORGE_BUILD_DIR", str(sim_build))
+
+    def run(*arguments):
+        status = cli.main([str(argument) for argument in arguments])
+        return status, *capfd.readouterr()
+    return run
+
+
+def vectors(count=100, lanes=32):
+    rng = np.random.default_rng(5)
+    return {"scale": rng.integers(0, 256, count, dtype=np.uint8), "elements": rng.integers(0, 256, (count, lanes), dtype=np.uint8)}
+
+
+@pytest.fixture
+def folder(tmp_path):
+    """What the wrong invocations meet."""
+    np.savez(tmp_path / "good.npz", **vectors())
+    np.savez(tmp_path / "misnamed.npz", scales=vectors()["scale"], elements=vectors()["elements"])
+    np.savez(tmp_path / "narrow.npz", **vectors(lanes=16))
+    np.savez(tmp_path / "float.npz", scale=vectors()["scale"], elements=vectors()["elements"].astype(np.float32))
+    np.savez(tmp_path / "short.npz", scale=vectors()["scale"][:-1], elements=vectors()["elements"])
+    np.savez(tmp_path / "object.npz", scale=np.array([{}]), elements=vectors()["elements"])
+    np.save(tmp_path / "one.npy", vectors()["scale"])
+    (tmp_path / "text.npz").write_text("no arrays")
+    (tmp_path / "file").write_text("a file")
+    (tmp_path / "mine").mkdir()
+    (tmp_path / "mine" / "notes.txt").write_text("not emitted")
+    return tmp_path
+
+
+RUN = "run dequantizer --in {} -o r.npz"
+
+
+@pytest.mark.parametrize(("line", "answer"), [
+    ("emti dequantizer", "no command 'emti'; did you mean emit?"),
+    ("frobnicate", "no command 'frobnicate'; see mxforge --help"),
+    ("emit", "Missing argument 'NAME'."),
+    ("emit dequantiser", "no unit or catalogue entry 'dequantiser'; did you mean dequantizer"),
+    ("emit xyzzy", "no unit or catalogue entry 'xyzzy'; see mxforge list"),
+    ("emit dequantizer --element e4m4", "element must be one of e4m3, e5m2, e3m2, e2m3, e2m1, mxint8, not 'e4m4'"),
+    ("emit dequantizer --lanes 0", "lanes must be 1 to 1024, not 0"),
+    ("emit dequantizer --lanes many", "--lanes must be an integer, not 'many'"),
+    ("emit dequantizer --stages 9", "stages must be 0 to 4 (sums, result, elements, shifted), not 9"),
+    ("emit dequantizer --lane 8", "no option --lane; did you mean --lanes?"),
+    ("emit dequantizer --block-size 8", "no option --block-size; see --help"),
+    ("emit dequantizer extra", "Got unexpected extra argument (extra)"),
+    ("emit dequantizer --lanes", "Option '--lanes' requires an argument."),
+    ("emit dequantizer --reset maybe", "Invalid value for '--reset': 'maybe' is not one of 'sync', 'async'."),
+    ("emit dequantizer --name 2fast", "--name must be a Verilog identifier, not '2fast'"),
+    ("emit dequantizer --name module", "--name must be a Verilog identifier, not 'module'"),
+    ("emit dequantizer -o mine", "mine has files that mxforge did not emit; -o must be a new or an empty directory"),
+    ("emit dequantizer -o file", "file is a file; -o must be a directory"),
+    ("emit dequantizer -o file/below", "file is a file; -o must be a directory"),
+    ("run dequantizer -o r.npz", "Missing option '--in'."),
+    (RUN.format("missing.npz"), "missing.npz: No such file or directory"),
+    (RUN.format("text.npz"), "text.npz must be an .npz file of arrays, as numpy.savez writes it"),
+    (RUN.format("one.npy"), "one.npy must be an .npz file of arrays, as numpy.savez writes it"),
+    (RUN.format("object.npz"), "object.npz must be an .npz file of arrays, as numpy.savez writes it"),
+    (RUN.format("misnamed.npz"), "inputs must be scale (N) of 8 bits, elements (N, 32) of 8 bits, not elements, scales"),
+    (RUN.format("narrow.npz"), "elements must have the shape (N, 32), not (100, 16)"),
+    (RUN.format("float.npz"), "elements must be unsigned integers (bit patterns, uint8), not float32"),
+    (RUN.format("short.npz"), "inputs must have as many rows each, not scale 99, elements 100"),
+    (RUN.format("good.npz") + " --waves w.gtk", "waves must be a .fst or .vcd file, not w.gtk"),
+    ("run dequantizer --in good.npz -o none/r.npz", "none/r.npz can't be written: there is no directory none"),
+    ("run dequantizer --in good.npz -o good.npz", "the results would replace the vectors, good.npz; -o must be another file"),
+    ("lint nothing", "no unit or catalogue entry 'nothing'"),
+])
+def test_wrong_invocations_get_one_line(line, answer, folder, mxforge):
+    def state():
+        return {path: path.stat().st_mtime_ns for path in folder.rglob("*")}
+
+    before = state()
+    status, out, error = mxforge(*line.split())
+    assert (status, out) == (2, "")
+    assert error.startswith(f"mxforge: {answer}") and error.count("\n") == 1, error
+    assert state() == before
+
+
+def test_list(mxforge):
+    status, out, _ = mxforge("list")
+    assert status == 0
+    for name in catalog.ENTRIES:
+        assert name in out
+    listed = json.loads(mxforge("list", "--json")[1])
+    assert [entry["name"] for entry in listed["entries"]] == list(catalog.ENTRIES)
+    assert listed["units"]["dequantizer"]["parameters"]["element"]["options"][0] == "e4m3"
+    assert listed["entries"][0]["parameters"]["lanes"] == 32
+
+
+def test_formats(mxforge):
+    status, out, _ = mxforge("formats")
+    assert status == 0 and "57344" in out
+    table = {fact["name"]: fact for fact in json.loads(mxforge("formats", "--json")[1])}
+    assert table["e4m3"]["max"] == 448 and table["e4m3"]["inf_code"] is None and table["e4m3"]["nan_code"] == 0x7F
+    assert table["e8m0"]["smallest"] == 2.0 ** -127
+
+
+def test_help_has_parameters(mxforge):
+    status, out, _ = mxforge("emit", "dequantizer_e5m2_bf16", "--help")
+    assert status == 0
+    assert "--target fp32|bf16|fp16" in out and "[bf16]" in out and "--stages 0..64" in out
+    assert "--lanes" not in mxforge("emit", "--help")[1]
+
+
+def test_options_do_not_collide_with_parameters():
+    for command in (cli.emit, cli.run):
+        own = {option.name for option in command.params}
+        for unit in catalog.UNITS.values():
+            assert not own & set(unit.Parameters.__dataclass_fields__)
+
+
+def test_emit(mxforge, tmp_path):
+    assert mxforge("emit", "dequantizer")[0] == 0
+    manifest = json.loads((tmp_path / "dequantizer" / "dequantizer.json").read_text())
+    assert manifest["streamed"] and manifest["parameters"]["lanes"] == 32
+    assert mxforge("emit", "-o", "ip/one", "--lanes=1", "dequantizer", "--bare", "--name", "one", "--reset", "async")[0] == 0
+    manifest = json.loads((tmp_path / "ip/one/one.json").read_text())
+    assert not manifest["streamed"] and manifest["parameters"]["lanes"] == 1 and manifest["reset"] == "async"
+    assert mxforge("emit", "dequantize1_fp32", "--target", "bf16")[0] == 0
+    manifest = json.loads((tmp_path / "dequantize1_fp32/dequantize1_fp32.json").read_text())
+    assert not manifest["streamed"] and manifest["parameters"]["lanes"] == 1 and manifest["parameters"]["target"] == "bf16"
+
+
+def test_header_names_the_command_that_writes_it(mxforge, tmp_path):
+    mxforge("emit", "dequantizer_e2m1_fp16", "-o", "a", "--no-init")
+    text = (tmp_path / "a/dequantizer_e2m1_fp16.v").read_text()
+    command = text.partition("\n")[0].partition("mxforge emit ")[2]
+    assert mxforge("emit", *command.split(), "-o", "b")[0] == 0
+    assert (tmp_path / "b/dequantizer_e2m1_fp16.v").read_text() == text
+
+
+def test_emitting_again_replaces_what_was_emitted_only(mxforge, tmp_path):
+    mxforge("emit", "dequantizer", "--lanes", "4")
+    verilog = tmp_path / "dequantizer/dequantizer.v"
+    first = verilog.read_text()
+    (tmp_path / "dequantizer/notes.txt").write_text("mine")
+    assert mxforge("emit", "dequantizer", "--lanes", "2")[0] == 0
+    second = verilog.read_text()
+    assert second != first
+    assert (tmp_path / "dequantizer/notes.txt").read_text() == "mine"
+
+    verilog.write_text(second + "// patched\n")
+    status, _, error = mxforge("emit", "dequantizer")
+    assert status == 2 and error == "mxforge: dequantizer/dequantizer.v was changed since it was emitted; --force replaces it\n"
+    assert verilog.read_text().endswith("// patched\n")
+    assert mxforge("emit", "dequantizer", "--lanes", "4", "--force")[0] == 0
+    assert verilog.read_text() == first
+
+    status, _, error = mxforge("emit", "dequantizer", "--name", "other", "-o", "dequantizer")
+    assert status == 2 and error == "mxforge: dequantizer holds dequantizer; -o must be another directory for other\n"
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["dequantizer"]
+
+
+def test_run(folder, mxforge):
+    status, out, error = mxforge("run", "dequantizer", "--target", "bf16", "--in", "good.npz", "-o", "r.npz", "--check")
+    assert status == 0, error
+    assert "100 rows" in out and "0 bits differ" in out
+    expected = mxgolden.dequantizer.expected({"element": "e4m3", "target": "bf16", "lanes": 32, "overflow": "inf"}, vectors())
+    with np.load(folder / "r.npz") as results:
+        np.testing.assert_array_equal(results["values"], expected["values"])
+
+
+def test_run_with_stalls_and_waves(folder, mxforge):
+    line = "run dequantizer_e2m1_fp16 --lanes 32 --element e4m3 --in good.npz -o r.npz --check --stalls 7 --waves w.fst"
+    status, _, error = mxforge(*line.split())
+    assert status == 0, error
+    assert (folder / "w.fst").stat().st_size > 1000
+
+
+def test_run_says_where_golden_differs(folder, mxforge, monkeypatch):
+    def wrong(parameters, inputs):
+        values = np.zeros((100, 32), np.uint32)
+        values[3, 5] = 1
+        return {"values": values}
+
+    monkeypatch.setattr("mxgolden.dequantizer.expected", wrong)
+    status, _, error = mxforge("run", "dequantizer", "--in", "good.npz", "-o", "r.npz", "--check")
+    assert status == 1 and "values differ from golden, first values[0, 0]: 0x" in error
+    assert (folder / "r.npz").exists(), "the results are what shows the error"
+
+
+def test_runs_as_a_module_without_warnings():
+    done = subprocess.run([sys.executable, "-W", "error", "-m", "mxforge", "--version"], env=ENVIRONMENT, capture_output=True,
+                          text=True)
+    assert (done.returncode, done.stderr) == (0, "") and done.stdout.startswith("mxforge ")
+
+
+def test_help_imports_neither_amaranth_nor_numpy():
+    code = "import sys; from mxforge.cli import main; main(['--help']); sys.exit(bool({'amaranth', 'numpy'} & sys.modules.keys()))"
+    assert subprocess.run([sys.executable, "-c", code], env=ENVIRONMENT, capture_output=True).returncode == 0
+
+
+def test_broken_pipe_is_quiet():
+    done = subprocess.run(["bash", "-c", f"set -o pipefail; {sys.executable} -m mxforge list --json | true"], env=ENVIRONMENT,
+                          capture_output=True, text=True)
+    assert done.stderr == ""
+
+
+def test_interrupt_leaves_nothing(tmp_path):
+    child = subprocess.Popen([sys.executable, "-m", "mxforge", "verilog", "-o", "all"], env=ENVIRONMENT, cwd=tmp_path,
+                             stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, start_new_session=True)
+    while not any(tmp_path.glob("all/*/SHA256SUMS")):
+        assert child.poll() is None, child.stderr.read()
+        time.sleep(0.05)
+    os.killpg(child.pid, signal.SIGINT)
+    out, error = child.communicate(timeout=60)
+    assert (child.returncode, out, error.strip()) == (130, "", "")
+    assert not list(tmp_path.glob("all/.*")), "half-written directories"
