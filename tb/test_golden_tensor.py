@@ -47,6 +47,14 @@ def test_quantize_tensor_equals_fractions(element):
             assert bits & 0x7FFFFFFF == reference.round_to_wide(abs(value), "fp32")
 
 
+def test_pieces_of_a_tensor_under_its_scale():
+    x = np.random.default_rng(21).standard_normal(100).astype(np.float32)
+    scale, codes = quantize_tensor(x)
+    pieces = [quantize_tensor(piece, scale=scale) for piece in np.split(x, [30, 31])]
+    assert {piece[0] for piece in pieces} == {scale}
+    assert (np.concatenate([piece[1] for piece in pieces]) == codes).all()
+
+
 def test_quantize_tensor_specials():
     scale, codes = quantize_tensor(np.array([[0.0, -0.0]], np.float32))
     assert (scale, codes.tolist()) == (1.0, [[0, 0x80]])

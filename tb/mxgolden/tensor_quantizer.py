@@ -18,17 +18,18 @@ from .formats import element_format, wide_format
 __all__ = ["dequantize_tensor", "quantize_tensor"]
 
 
-def quantize_tensor(x, element: str = "e4m3") -> tuple[np.float32, np.ndarray]:
-    """(scale, codes) of a tensor of any shape: float32 or FP32 bit patterns."""
+def quantize_tensor(x, element: str = "e4m3", scale: np.float32 | None = None) -> tuple[np.float32, np.ndarray]:
+    """(scale, codes) of a tensor of any shape: float32 or FP32 bit patterns. A piece of a tensor is given its `scale`."""
     to = element_format(element)
     values = check_values(x, "fp32").view(np.float32)
     flat = values.reshape(-1)
-    finite = np.abs(flat[np.isfinite(flat)])
-    amax = finite.max(initial=np.float32(0))
-    scale = np.float32(1.0)
-    if amax > 0:
-        with np.errstate(under="ignore"):
-            scale = np.maximum(amax / np.float32(to.max_finite), np.float32(2.0**-149))
+    if scale is None:
+        finite = np.abs(flat[np.isfinite(flat)])
+        amax = finite.max(initial=np.float32(0))
+        scale = np.float32(1.0)
+        if amax > 0:
+            with np.errstate(under="ignore"):
+                scale = np.maximum(amax / np.float32(to.max_finite), np.float32(2.0**-149))
     codes = np.empty(flat.shape, np.uint8)
     for start in range(0, len(flat), CHUNK):
         with np.errstate(under="ignore", over="ignore", invalid="ignore"):
