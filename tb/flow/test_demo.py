@@ -3,6 +3,7 @@
 import io
 import json
 import math
+from pathlib import Path
 
 import ml_dtypes
 import numpy as np
@@ -10,6 +11,7 @@ import pytest
 from rich.console import Console
 
 from mxbench.safetensors import write_safetensors
+from mxforge import cli
 from mxforge.errors import MxforgeError
 from mxforge.flow import demo
 
@@ -166,3 +168,24 @@ def test_wrong_input_is_refused_before_anything_is_built(tmp_path):
     with pytest.raises(MxforgeError, match="missing"):
         demo.run(tmp_path / "none.safetensors", build_dir=tmp_path / "build", console=Console(file=io.StringIO()))
     assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize(("options", "status", "answer"), [
+    (["--weights", "none.safetensors"], 2, "mxforge: none.safetensors is missing"),
+    (["--weights", "FILE", "--tensor", "layer"], 2, "mxforge: the file has no tensor layer; did you mean layer.weight?"),
+    (["--weights", "FILE", "--tensor", "<ids> & $x$"], 2, "mxforge: <ids> & $x$ holds I64, not F32, F16, BF16"),
+    (["--weights", "FILE", "--jobs", "0"], 2, "mxforge: Invalid value for '--jobs': 0 is not in the range x>=1."),
+    (["--weights", "pyproject.toml"], 2, "mxforge: weights must be a .safetensors or .npy file, not pyproject.toml")])
+def test_wrong_command_lines(file, capsys, tmp_path, monkeypatch, options, status, answer):
+    monkeypatch.chdir(tmp_path)
+    assert cli.main(["demo", *(str(file) if option == "FILE" else option for option in options)]) == status
+    said = capsys.readouterr()
+    assert said.err == f"{answer}\n" and not said.out
+    assert not list(tmp_path.iterdir())
+
+
+def test_command_line_gives_the_status(monkeypatch, file):
+    given = []
+    monkeypatch.setattr(demo, "run", lambda *arguments: given.append(arguments) or 1)
+    assert cli.main(["demo", "--weights", str(file), "--tensor", "a", "--tensor", "b", "--report", "r", "--jobs", "3"]) == 1
+    assert given == [(file, ("a", "b"), Path("sim_build"), Path("r"), 3)]
