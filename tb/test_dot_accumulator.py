@@ -18,6 +18,8 @@ NARROW = {"block_size": 4, "lanes": 4}
     {"block_size": 8, "lanes": 8, "stages": 14},
     {"block_size": 8, "lanes": 2, "window": 24, "slots": 3, "stages": 4},
     {"a_element": "e2m1", "b_element": "mxint8", "block_size": 4, "lanes": 4, "window": 0, "max_blocks": 5, "addend": False},
+    {"block_size": 4, "lanes": 4, "accumulation": "fp32_fused", "stages": 12},
+    {"block_size": 8, "lanes": 2, "accumulation": "fp32_chain", "slots": 3, "stages": 20},
 ])
 def test_dot_accumulator(simulate, parameters):
     simulate(Streamed(DotAccumulator(**parameters)), "dot_accumulator")
@@ -57,6 +59,41 @@ def test_exact_in_volume(play, parameters):
     assert all(hits for name, hits in counts.items() if name not in unlikely), counts
 
 
+# Loops of one cycle and of many, with fewer slots, as many and more.
+FP32 = [
+    {"accumulation": "fp32_fused", "block_size": 8, "lanes": 8},
+    {"accumulation": "fp32_fused", "a_element": "e5m2", "block_size": 8, "lanes": 8, "stages": 17, "slots": 11},
+    {"accumulation": "fp32_fused", "a_element": "e5m2", "b_element": "e5m2", "block_size": 4, "lanes": 1, "stages": 14,
+     "slots": 2, "addend": False},
+    {"accumulation": "fp32_chain", "block_size": 8, "lanes": 8, "target": "bf16"},
+    {"accumulation": "fp32_chain", "b_element": "e5m2", "block_size": 8, "lanes": 8, "stages": 23, "slots": 10},
+    {"accumulation": "fp32_chain", "a_element": "mxint8", "b_element": "e2m3", "block_size": 2, "lanes": 2, "stages": 14,
+     "slots": 3},
+]
+
+
+@pytest.mark.parametrize("parameters", FP32)
+def test_fp32_in_volume(play, parameters):
+    counts = play_blocks(play, parameters, 100_000)
+    # Without -0 to start from, a chain has none: +0 and -0 make +0.
+    unlikely = {"-0"} if parameters["accumulation"] == "fp32_chain" else set()
+    assert all(hits for name, hits in counts.items() if name not in unlikely), counts
+
+
+def test_interval():
+    def interval(**parameters):
+        return DotAccumulator(accumulation="fp32_fused", **parameters).interval
+    cuts = len(DotAccumulator(accumulation="fp32_fused").parameters.cuts)
+    loop = len(DotAccumulator(accumulation="fp32_fused").parameters.loop) + 1
+    assert interval() == interval(stages=cuts - loop + 1) == 1
+    assert interval(stages=cuts) == loop
+    assert interval(stages=cuts, slots=loop) == interval(stages=cuts, slots=loop + 1) == 1
+    assert interval(stages=cuts, slots=loop - 1) == 2
+    # Several beats a block leave the loop as much more time.
+    narrow = DotAccumulator(accumulation="fp32_fused", block_size=8, lanes=2)
+    assert interval(stages=len(narrow.parameters.cuts), block_size=8, lanes=2) == -(-(len(narrow.parameters.loop) + 1) // 4)
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("parameters", [{}, {"a_element": "e5m2", "window": 24}])
 def test_exact_in_more_volume(play, parameters):
@@ -69,13 +106,13 @@ def same(got, wanted):
     return np.where(is_nan, got == 0x7FFFFFFF, got == wanted)
 
 
-@pytest.mark.parametrize(("accumulation", "result"), [("exact", "exact_rne")])
+@pytest.mark.parametrize(("accumulation", "result"), [("exact", "exact_rne"), ("fp32_chain", "fp32chain")])
 @pytest.mark.parametrize("pair", ["e4m3_e4m3", "e5m2_e5m2", "e4m3_e5m2"])
 def test_published_sample(play, pair, accumulation, result):
     with np.load(DATA / "dot_sample.npz") as sample:
         rows = {name.removeprefix(f"{pair}_"): sample[name] for name in sample if name.startswith(pair)}
     a, b = pair.split("_")
-    unit = Streamed(DotAccumulator(a_element=a, b_element=b, accumulation=accumulation))
+    unit = Streamed(DotAccumulator(a_element=a, b_element=b, lanes=4, accumulation=accumulation))
     count = len(rows["c"])
     # Four block pairs a product; results after two and after four.
     inputs = {
@@ -96,6 +133,8 @@ def test_published_sample(play, pair, accumulation, result):
     ({"target": "fp16"}, "target must be one of fp32, bf16"),
     ({"accumulation": "fp64"}, "accumulation must be one of exact"),
     ({"stages": 18}, "stages must be 0 to 17"),
+    ({"accumulation": "fp32_fused", "window": 24}, "window must be 254 but for accumulation exact"),
+    ({"accumulation": "fp32_chain", "max_blocks": 2}, "max_blocks must be 4096 but for accumulation exact"),
 ])
 def test_refusals(parameters, message):
     with pytest.raises(ValueError, match=message):

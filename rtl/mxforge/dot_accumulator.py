@@ -2,7 +2,7 @@
 from dataclasses import dataclass
 
 from amaranth import *
-from amaranth.lib import data
+from amaranth.lib import data, memory
 from amaranth.utils import bits_for
 
 from . import kulisch, parameters
@@ -10,11 +10,54 @@ from .arith import any_bit
 from .formats import BF16, E8M0, ELEMENTS, FP32
 from .pipeline import Cuts
 from .products import Pair, add_with_carry, block_sum, front_cuts, specials_layout, through
+from .raw import decode
+from .round import round_up_to_nearest_even, split
+from .scaled_add import Numbers, ScaledAdd, scale_sum, scale_sum_layout
 from .unit import Unit
 
 __all__ = ["DotAccumulator"]
 
 TARGETS = {f.name: f for f in (FP32, BF16)}
+ACCUMULATIONS = "exact", "fp32_fused", "fp32_chain"
+
+
+def _slots(m, first, start, count, valid, name="slot"):
+    """``(before, slot, write)`` of ``count`` FP32 numbers, of which each valid block takes the next.
+
+    ``before`` is what the block finds, ``start`` if it is the ``first``; ``write(valid, slot, value)`` puts its number back.
+    """
+    if count == 1:
+        held = Signal(FP32.width, name=name, reset_less=True)
+
+        def write(valid, _, value):
+            with m.If(valid):
+                m.d.sync += held.eq(value)
+        return Mux(first, start, held), C(0, 1), write
+
+    m.submodules.slots = storage = memory.Memory(shape=unsigned(FP32.width), depth=count, init=[])
+    read_port, write_port = storage.read_port(domain="comb"), storage.write_port()
+    slot = Signal(range(count), name=name)
+    m.d.comb += read_port.addr.eq(slot)
+    with m.If(valid):
+        m.d.sync += slot.eq(Mux(slot == count - 1, 0, slot + 1))
+
+    def write(valid, slot, value):
+        m.d.comb += [write_port.en.eq(valid), write_port.addr.eq(slot), write_port.data.eq(value)]
+    return Mux(first, start, read_port.data), slot, write
+
+
+def _narrowed(m, bits, target, name="narrowed"):
+    """FP32 bits rounded to nearest even in ``target``, whose exponent field is as wide."""
+    places = FP32.mantissa_width - target.mantissa_width
+    if not places:
+        return bits
+    kept, guard, sticky = split(bits[:-1], places)
+    result = Signal(target.width, name=name)
+    m.d.comb += result.eq(Cat((kept + round_up_to_nearest_even(kept[0], guard, sticky))[:target.width - 1], bits[-1]))
+    # The canonical NaN would run over.
+    with m.If(bits[:-1] > FP32.inf_code):
+        m.d.comb += result.eq(target.nan_code)
+    return result
 
 
 class DotAccumulator(Unit):
@@ -35,11 +78,20 @@ class DotAccumulator(Unit):
     place or above; more than ``max_blocks`` blocks since ``first``. Then results are NaN with ``is_out_of_window`` until the
     slot's next ``first``.
 
-    Design. The exact block sum is moved to its place in two steps, within a segment and by whole segments. Segments add
+    **fp32_fused**: after each block the sum is rounded to FP32, ``acc = RNE(acc + block)``, the block being exact.
+    **fp32_chain**: ``acc = RNE(acc + RNE(block))``, IEEE additions, signs of zero included. To ``bf16`` the result, not the
+    running sum, is rounded once more.
+
+    Design, exact. The exact block sum is moved to its place in two steps, within a segment and by whole segments. Segments add
     by themselves, their carries waiting for the next block: one block a cycle, whatever the width. On ``first`` the adders
     take ``c`` in place of the sum so far, in one's complement, its missing 1 as the lowest segment's carry. The cycle after
     its last block, a product is read from the newest slot; waiting carries are resolved and the number is rounded behind the
     accumulator, which meanwhile takes the next block. Slots shift by one with each block.
+
+    Design, FP32. The running sum goes through a floating addition (:class:`.scaled_add.ScaledAdd`) and back to its slot. The
+    cuts of this loop, ``Parameters.loop``, are the last of the list. With n of them, a block finds its slot's sum if it
+    comes n + 1 cycles after the slot's last block; hence the interval. All before is outside: the block's exact sum,
+    and its rounding in fp32_chain, whose addition takes an integer of 25 bits.
 
     Cuts: ``Parameters.cuts``.
 
@@ -47,13 +99,11 @@ class DotAccumulator(Unit):
     -------
     i : ``first``, ``last``; ``a_scale``, ``b_scale`` 8 bits (E8M0); ``a_elements``, ``b_elements`` [lanes], codes; ``c`` 32
         bits (FP32), with ``addend`` only.
-    o : ``result``, bits of ``target``; ``is_out_of_window``.
+    o : ``result``, bits of ``target``; ``is_out_of_window``, with ``exact`` only.
 
-    Latency is ``stages`` + 1; one beat a cycle.
+    Latency is ``stages`` + 1 in exact, else ``stages``. A beat each cycle in exact; else every (n + 1) / (``slots`` * beats of
+    a block) cycles, rounded up.
     """
-    CUTS = ("total", "resolved", "placed", "fine", "aligned", "carries", "coarse", "shifted", "leading", "products", "result",
-            "normalized")
-
     @dataclass(frozen=True, kw_only=True)
     class Parameters(parameters.Parameters):
         a_element: str = parameters.choice("e4m3", ELEMENTS, "Element format of a.")
@@ -61,7 +111,7 @@ class DotAccumulator(Unit):
         block_size: int = parameters.integer(32, 1, 1024, "Elements that share a scale.", power_of_two=True)
         lanes: int = parameters.integer(32, 1, 1024, "Products a cycle.", power_of_two=True)
         addend: bool = parameters.boolean(True, "Whether products start from an FP32 number c.")
-        accumulation: str = parameters.choice("exact", ("exact",), "How blocks are summed.")
+        accumulation: str = parameters.choice("exact", ACCUMULATIONS, "How blocks are summed.")
         window: int = parameters.integer(254, 0, 254, "Largest |a_scale + b_scale - 254| that the exact accumulator holds.")
         max_blocks: int = parameters.integer(4096, 1, 1 << 20, "Blocks of a product that the exact accumulator holds.")
         slots: int = parameters.integer(1, 1, 64, "Products that are interleaved.")
@@ -70,12 +120,44 @@ class DotAccumulator(Unit):
         @property
         def cuts(self):
             """Cut points, most useful first."""
-            tree = front_cuts(self.lanes)[2:]
-            return *DotAccumulator.CUTS[:5], *reversed(tree), *DotAccumulator.CUTS[5:]
+            products, aligned, *tree = front_cuts(self.lanes)
+            if self.accumulation == "exact":
+                return ("total", "resolved", "placed", "fine", aligned, *reversed(tree), "carries", "coarse", "shifted", "leading",
+                        products, "result", "normalized")
+            term = [f"term_{cut}" for cut in self.term.cuts] if self.accumulation == "fp32_chain" else []
+            return "sum", aligned, *term, *reversed(tree), products, "result", *self.loop
+
+        @property
+        def loop(self):
+            """Those of the cut points that the running sum goes through, block after block."""
+            return () if self.accumulation == "exact" else self.add.cuts
+
+        @property
+        def pair(self):
+            return Pair(ELEMENTS[self.a_element], ELEMENTS[self.b_element])
+
+        @property
+        def term(self):
+            """The block's rounding in fp32_chain."""
+            return ScaledAdd(self.pair.sum_width(self.block_size), self.pair.lsb_exponent, FP32, False)
+
+        @property
+        def add(self):
+            """The addition to the running sum."""
+            if self.accumulation == "fp32_fused":
+                return ScaledAdd(self.pair.sum_width(self.block_size), self.pair.lsb_exponent, FP32, True)
+            # An FP32 number is its signed significand times two to the exponent code and this, as if that were of the scales.
+            lsb_exponent = FP32.lsb_exponent - 1 + 2 * E8M0.bias
+            return ScaledAdd(FP32.significand_width + 1, lsb_exponent, FP32, True)
 
         def __post_init__(self):
             super().__post_init__()
             self.check_block()
+            if self.accumulation != "exact":
+                for name in "window", "max_blocks":
+                    default = type(self).__dataclass_fields__[name].default
+                    if getattr(self, name) != default:
+                        raise ValueError(f"{name} must be {default} but for accumulation exact, not {getattr(self, name)!r}")
             self.check_stages()
 
     is_stateful = True
@@ -83,7 +165,7 @@ class DotAccumulator(Unit):
 
     def __init__(self, **options):
         p = self.Parameters(**options)
-        self._pair = Pair(ELEMENTS[p.a_element], ELEMENTS[p.b_element])
+        self._pair = p.pair
         self._target = TARGETS[p.target]
         super().__init__(
             p,
@@ -95,11 +177,20 @@ class DotAccumulator(Unit):
                 "b_scale": E8M0.shape,
                 "b_elements": data.ArrayLayout(unsigned(self._pair.b.width), p.lanes),
             } | ({"c": FP32.width} if p.addend else {})),
-            o=data.StructLayout({"result": self._target.width, "is_out_of_window": 1}))
+            o=data.StructLayout({"result": self._target.width} | ({"is_out_of_window": 1} if p.accumulation == "exact" else {})))
 
     @property
     def latency(self):
-        return self.parameters.stages + 1
+        p = self.parameters
+        return p.stages + (p.accumulation == "exact")
+
+    @property
+    def interval(self):
+        p = self.parameters
+        if p.accumulation == "exact":
+            return 1
+        loop = 1 + len(set(p.loop).intersection(p.cuts[:p.stages]))
+        return -(-loop // (p.slots * self.beats[0]))
 
     @property
     def beats(self):
@@ -111,21 +202,76 @@ class DotAccumulator(Unit):
         cut = Cuts(m, p.cuts, p.stages)
 
         # What goes with a block, beside its sum.
-        fields = {"first": 1, "last": 1, "scales": E8M0.width + 1, "scale_is_nan": 1} | ({"c": FP32.width} if p.addend else {})
+        fields = {"first": 1, "last": 1, "scales": scale_sum_layout()} | ({"c": FP32.width} if p.addend else {})
         beside = Signal(data.StructLayout(fields))
         m.d.comb += [
             beside.first.eq(self.i.first),
             beside.last.eq(self.i.last),
-            beside.scales.eq(self.i.a_scale + self.i.b_scale),
-            beside.scale_is_nan.eq((self.i.a_scale == E8M0.nan_code) | (self.i.b_scale == E8M0.nan_code)),
+            beside.scales.eq(scale_sum(m, self.i.a_scale, self.i.b_scale, "scales")),
         ]
         if p.addend:
             m.d.comb += beside.c.eq(self.i.c)
         block = block_sum(m, cut, self._pair, p.block_size, self.i.a_elements, self.i.b_elements, self.i_valid)
         beside = through(cut, front_cuts(p.lanes), beside, "beside")
-        self._exact(m, cut, block, beside)
+        if p.accumulation == "exact":
+            self._exact(m, cut, block, beside)
+        else:
+            self._fp32(m, cut, block, beside)
 
         return m
+
+    def _fp32(self, m, cut, block, beside):
+        p = self.parameters
+        valid = cut("sum", block.is_done, "valid", reset_less=False)
+        total, carry = cut("sum", block.total, "total"), cut("sum", block.carry, "carry")
+        specials = cut("sum", block.specials, "specials")
+        beside = cut("sum", beside, "beside")
+        scales = beside.scales
+
+        if p.accumulation == "fp32_chain":
+            def term_cut(name, *value, **options):
+                return cut(f"term_{name}", *value, **options)
+
+            flags = Numbers.of(m, specials, scales.is_nan, None, "block_flags")
+            places = p.term.places(m, scales, None, "block_places")
+            bits = Signal(FP32.width, name="term_bits")
+            m.d.comb += bits.eq(p.term.result(m, term_cut, total, carry, places, None, flags, "term"))
+            valid = through(term_cut, p.term.cuts, valid, "valid", reset_less=False)
+            beside = through(term_cut, p.term.cuts, beside, "beside")
+            term = decode(m, bits, FP32, "term_raw")
+            # In one's complement, as block sums are.
+            total = Signal(signed(FP32.significand_width + 1), name="term_total")
+            carry = term.sign
+            scales = Signal(scale_sum_layout(), name="term_scales")
+            specials = Signal(specials_layout(), name="term_specials")
+            m.d.comb += [
+                total.eq(Cat(term.significand, C(0, 1)) ^ term.sign.replicate(len(total))),
+                scales.code.eq(term.exponent_code),
+                specials.is_nan.eq(term.is_nan),
+                specials.is_plus_inf.eq(term.is_inf & ~term.sign),
+                specials.is_minus_inf.eq(term.is_inf & term.sign),
+            ]
+
+        before = Signal(FP32.width)
+        found, slot, write = _slots(m, beside.first, beside.c if p.addend else 0, p.slots, valid)
+        m.d.comb += before.eq(found)
+        acc = decode(m, before, FP32, "acc")
+        flags = Numbers.of(m, specials, scales.is_nan, acc, "flags")
+        after = Signal(FP32.width)
+        m.d.comb += after.eq(p.add.result(m, cut, total, carry, p.add.places(m, scales, acc), acc, flags))
+        if p.accumulation == "fp32_chain":
+            # IEEE: only the sum of two negative zeros is one.
+            is_minus_zero = acc.is_zero & acc.sign & term.is_zero & term.sign
+            with m.If(through(cut, p.loop, is_minus_zero, "is_minus_zero")):
+                m.d.comb += after[-1].eq(1)
+        valid = through(cut, p.loop, valid, "loop_valid", reset_less=False)
+        write(valid, through(cut, p.loop, slot, "slot"), after)
+
+        last = through(cut, p.loop, beside.last, "last")
+        m.d.comb += [
+            self.o.result.eq(cut("result", _narrowed(m, after, self._target))),
+            self.o_valid.eq(cut("result", valid & last, "valid", reset_less=False)),
+        ]
 
     def _exact(self, m, cut, block, beside):
         p = self.parameters
@@ -137,18 +283,18 @@ class DotAccumulator(Unit):
         widest = 2 * p.window
         facts_layout = data.StructLayout({"first": 1, "last": 1, "specials": specials_layout(), "is_outside": 1})
         facts = Signal(facts_layout, name="block_facts")
-        is_special = block.specials.as_value().any() | beside.scale_is_nan
+        is_special = block.specials.as_value().any() | beside.scales.is_nan
         # The scales of a NaN are above the range too, but then it is no matter.
-        is_far = (beside.scales < offset) | (beside.scales > offset + widest) if offset else C(0, 1)
+        is_far = (beside.scales.code < offset) | (beside.scales.code > offset + widest) if offset else C(0, 1)
         total = Signal(signed(self._pair.sum_width(p.block_size)))
         position = Signal(range(max(widest, 1) + 1))
         m.d.comb += [
             total.eq(add_with_carry(block.total, C(0, 1), block.carry, len(total))),
-            position.eq(beside.scales - offset),
+            position.eq(beside.scales.code - offset),
             facts.first.eq(beside.first),
             facts.last.eq(beside.last),
             facts.specials.eq(block.specials),
-            facts.specials.is_nan.eq(block.specials.is_nan | beside.scale_is_nan),
+            facts.specials.is_nan.eq(block.specials.is_nan | beside.scales.is_nan),
             facts.is_outside.eq(~is_special & is_far),
         ]
         valid = cut("total", block.is_done, "valid", reset_less=False)

@@ -51,7 +51,8 @@ def blocks(parameters, count, rng):
     * units: blocks worth one power of two each, and so c; the powers are the same again (cancellation, carries through all
       ones and back), as far apart as a result is long (ties, and what decides them), or anywhere;
     * ends: finite codes, scales at the window's ends and one beyond;
-    * zeros: zeros of both signs.
+    * zeros: zeros of both signs;
+    * traces: the smallest negative blocks there are, and -0.
     """
     p = parameters
     radius, slots = p["window"], p["slots"]
@@ -69,7 +70,8 @@ def blocks(parameters, count, rng):
     goes_on = rng.random(len(lengths)) < 0.1
     edges = np.cumsum([0] + [len(range(slot, count, slots)) for slot in range(slots)])[:-1]
     first &= ~goes_on[product] | np.isin(np.arange(count), edges)
-    theme = rng.choice(["wild", "like", "back", "units", "ends", "zeros"], len(lengths), p=[.15, .25, .15, .35, .07, .03])
+    theme = rng.choice(["wild", "like", "back", "units", "ends", "zeros", "traces"], len(lengths),
+                       p=[.15, .25, .15, .34, .06, .03, .02])
     row_theme = theme[product]
 
     # The scales' exponent sum: near the product's centre, and mostly in the window.
@@ -87,6 +89,7 @@ def blocks(parameters, count, rng):
     total = np.clip(total, -radius, radius)
     ends = np.array([-radius, radius, -radius - 1, radius + 1])[rng.choice(4, count, p=[.48, .48, .02, .02])]
     total = np.where(row_theme == "ends", ends, total)
+    total = np.where(row_theme == "traces", -radius, total)
     total = np.clip(254 + total, 0, 508)
     low, high = np.maximum(0, total - 254), np.minimum(254, total)
     a_scale = rng.integers(low, high + 1)
@@ -105,11 +108,12 @@ def blocks(parameters, count, rng):
     b_codes = np.where(tame[:, None], _finite(b, b_codes), b_codes)
 
     # One product of the smallest elements, plus or minus, in any lane.
-    unit = row_theme == "units"
+    trace = row_theme == "traces"
+    unit = (row_theme == "units") | trace
     lane = rng.integers(0, p["block_size"], count)
     rows = np.flatnonzero(unit)
     one = np.ones(len(rows), np.uint8)
-    sign = rng.random(len(rows)) < 0.5
+    sign = (rng.random(len(rows)) < 0.5) | trace[rows]
     a_codes[rows], b_codes[rows] = 0, 0
     a_codes[rows, lane[rows]] = np.where(sign, _negated(a, one), one)
     b_codes[rows, lane[rows]] = 1
@@ -127,6 +131,7 @@ def blocks(parameters, count, rng):
     c_near = _fp32(rng.integers(0, 2, count), c_power, rng.integers(0, 1 << 23, count) >> below << below)
     kind = rng.random(count)
     c = np.where(unit, c_unit, np.where(wild & (radius == 254) | (kind < 0.05), c, np.where(kind < 0.3, 0, c_near)))
+    c = np.where(trace, 0x8000_0000, c)
     c = np.where((row_theme == "zeros") | (rng.random(count) < 0.02), c & 0x8000_0000, c).astype(np.uint32)
 
     rows = {"first": first, "last": last, "a_scale": a_scale, "a_elements": a_codes, "b_scale": b_scale, "b_elements": b_codes}
