@@ -23,6 +23,8 @@ _FLAGS = ("-O3", "-CFLAGS", "-O2", "--timescale", "1ns/1ns", *(f"-Wno-{rule}" fo
 _TRACES = {".fst": ("--trace-fst",), ".vcd": ("--trace-vcd",)}
 # Rows that are packed at a time: small enough for the cache, large enough that NumPy's calls don't count.
 _PACKED_BYTES = 1 << 20
+# Packing, simulation and unpacking go on side by side; more would exhaust what Linux grants the pipes of many players.
+_PIPE_BYTES = 1 << 18
 
 
 class ProtocolError(RuntimeError):
@@ -232,7 +234,7 @@ class Player:
 
         with tempfile.TemporaryFile() as said:
             process = subprocess.Popen([program or self._program, *map(str, arguments)], stdin=subprocess.PIPE,
-                                       stdout=subprocess.PIPE, stderr=said, bufsize=0)
+                                       stdout=subprocess.PIPE, stderr=said, bufsize=0, pipesize=_PIPE_BYTES)
 
             def feed():
                 try:
