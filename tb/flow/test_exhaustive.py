@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 from rich.console import Console
 
+from mxforge import cli
 from mxforge.emit import emit
 from mxforge.flow import exhaustive
 from mxforge.flow.exhaustive import Counted, Pairs
@@ -103,6 +104,24 @@ def test_another_verilog_is_another_piece():
     text, _ = emit(PAIRS.component(), "dequantizer")
     assert exhaustive._key(text, PAIRS, 0, 1) != exhaustive._key(text + "\n", PAIRS, 0, 1)
     assert exhaustive._key(text, PAIRS, 0, 1) != exhaustive._key(text, PAIRS, 1, 2)
+
+
+def test_golden_is_what_the_unit_imports():
+    assert "def scales_of" in exhaustive._golden("scale_select")
+    assert exhaustive._golden("dequantizer") != exhaustive._golden("element_cast")
+
+
+def test_command_line(build_dir, monkeypatch, capsys):
+    arguments = ["exhaustive", "--only", "dequantizer e2m1 bf16 saturate", "--jobs", "1", "--build-dir", str(build_dir)]
+    assert cli.main(arguments) == 0
+    assert "1 sweeps" in capsys.readouterr().out
+    wrong = exhaustive.Result(values=2, mismatches=1, examples=["bad"])
+    monkeypatch.setattr(exhaustive, "run", lambda *args, **options: {"a": wrong})
+    assert cli.main(arguments) == 1
+    assert capsys.readouterr().err == "mxforge: 1 values differ from golden\n"
+    monkeypatch.undo()
+    assert cli.main([*arguments[:2], "nothing", *arguments[3:]]) == 2
+    assert capsys.readouterr().err.startswith("mxforge: only must be part of a sweep's name")
 
 
 def test_nothing_to_sweep(build_dir):

@@ -1,12 +1,14 @@
 """Every input there is, through the Verilog of the units, against the golden model."""
+import functools
 import hashlib
 import importlib
 import itertools
 import json
 import multiprocessing
 import os
+import re
 import time
-from concurrent.futures import FIRST_COMPLETED, ProcessPoolExecutor, wait
+from concurrent.futures import ProcessPoolExecutor, as_completed
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
@@ -166,43 +168,40 @@ def run(build_dir, *, quick=False, only=(), jobs=None, console=None):
                TimeRemainingColumn())
     with Progress(*columns, console=console) as progress:
         try:
-            task = progress.add_task("building", total=len(chosen))
-            builds = {pool.submit(_build, sweep, build_dir): sweep for sweep in chosen}
-            waiting = set(builds)
+            # Sweeps of one Verilog share its build.
+            units = {repr((sweep.unit, sweep.parameters)): sweep for sweep in chosen}
+            task = progress.add_task("building", total=len(units))
+            builds = {unit: pool.submit(_build, sweep, build_dir) for unit, sweep in units.items()}
+            for build in as_completed(builds.values()):
+                build.result()
+                progress.advance(task)
             left = {}
-            while waiting:
-                finished, waiting = wait(waiting, return_when=FIRST_COMPLETED)
-                for future in finished:
-                    sweep = builds[future]
-                    text, manifest = future.result()
-                    progress.advance(task)
-                    for start, stop in _pieces(sweep):
-                        key = _key(text, sweep, start, stop)
-                        if key in done:
-                            results[str(sweep)].add(Result(**done[key]))
-                        else:
-                            left[key] = (sweep, text, manifest, build_dir, start, stop)
+            for sweep in chosen:
+                text, manifest = builds[repr((sweep.unit, sweep.parameters))].result()
+                for start, stop in _pieces(sweep):
+                    key = _key(text, sweep, start, stop)
+                    if key in done:
+                        results[str(sweep)].add(Result(**done[key]))
+                    else:
+                        left[key] = (sweep, text, manifest, build_dir, start, stop)
             if any(result.values for result in results.values()):
                 console.print(f"{sum(result.values for result in results.values()):,} values were compared before")
 
             total = sum(sweep.values(stop - start) for sweep, *_, start, stop in left.values())
             task = progress.add_task("playing (millions)", total=total // 1_000_000)
             pieces = {pool.submit(_compare, *work): (key, work) for key, work in left.items()}
-            waiting = set(pieces)
             played = 0
-            while waiting:
-                finished, waiting = wait(waiting, return_when=FIRST_COMPLETED)
-                for future in finished:
-                    key, (sweep, *_) = pieces[future]
-                    result = future.result()
-                    results[str(sweep)].add(result)
-                    played += result.values
-                    progress.update(task, completed=played // 1_000_000)
-                    if not result.mismatches:
-                        done[key] = asdict(result)
-                unfinished = ledger.with_suffix(".unfinished")
-                unfinished.write_text(json.dumps(done))
-                unfinished.replace(ledger)
+            for piece in as_completed(pieces):
+                key, (sweep, *_) = pieces[piece]
+                result = piece.result()
+                results[str(sweep)].add(result)
+                played += result.values
+                progress.update(task, completed=played // 1_000_000)
+                if not result.mismatches:
+                    done[key] = asdict(result)
+                    unfinished = ledger.with_suffix(".unfinished")
+                    unfinished.write_text(json.dumps(done))
+                    unfinished.replace(ledger)
         finally:
             pool.shutdown(cancel_futures=True)
     _print(console, results, quick)
@@ -231,8 +230,20 @@ def _pieces(sweep):
     return [(start, min(start + rows, sweep.rows)) for start in range(0, sweep.rows, rows)]
 
 
+@functools.cache
+def _golden(unit):
+    """Source of a unit's golden model and of all that it imports."""
+    sources = {}
+    wanted = [unit]
+    for name in wanted:
+        if name not in sources:
+            sources[name] = Path(mxgolden.__file__).with_name(f"{name}.py").read_text()
+            wanted += re.findall(r"^from \.(\w+) import", sources[name], re.M)
+    return "\0".join(sources.values())
+
+
 def _key(text, sweep, start, stop):
-    parts = [text, *(path.read_text() for path in sorted(Path(mxgolden.__file__).parent.glob("*.py"))), repr(sweep)]
+    parts = text, _golden(sweep.unit), repr(sweep)
     return f"{hashlib.sha256(chr(0).join(parts).encode()).hexdigest()[:16]} {start} {stop}"
 
 
