@@ -1,5 +1,7 @@
 # amaranth: UnusedElaboratable=no
 """The demo on a small file: through Verilator, against figures that are computed here another way."""
+import html
+import importlib
 import io
 import json
 import math
@@ -53,8 +55,15 @@ def run(file, sim_build, folder, **options):
 
 @pytest.fixture(scope="module")
 def done(file, tmp_path_factory):
+    """The run that most tests look at. Its units serve the other runs too, since emitting them takes seconds."""
     from conftest import SIM_BUILD
-    return run(file, SIM_BUILD, tmp_path_factory.mktemp("report"))
+    built, build = [], demo._build
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(demo, "_build", lambda *arguments: built.append(build(*arguments)) or built[0])
+        result = run(file, SIM_BUILD, tmp_path_factory.mktemp("report"))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(demo, "_build", lambda *_: built[0])
+        yield result
 
 
 def reference(array):
@@ -113,6 +122,35 @@ def test_nothing_differs(done):
     assert said.rstrip().endswith("index.html")
 
 
+def test_products(done):
+    """Rows times activations, from float64 sums of what the codes stand for."""
+    tensor = next(tensor for tensor in done[2]["tensors"] if tensor["name"] == "layer.weight")
+    activations = np.random.default_rng(0).standard_normal((1, 96)).astype(np.float32)
+    (rows, mx, _), (vector, mx_vector, _) = reference(tensors()["layer.weight"]), reference(activations)
+    exact, became = rows.reshape(16, 96) @ vector.ravel(), mx.reshape(16, 96) @ mx_vector.ravel()
+    assert tensor["products"] == 16 * 3
+    assert tensor["product_sqnr"] == pytest.approx(10 * math.log10((exact ** 2).sum() / ((exact - became) ** 2).sum()), rel=1e-4)
+    # Scales, codes and values of the tensor; once more the codes of its rows and of the activations; and the sums.
+    assert tensor["check"]["compared"] == 48 * (1 + 32 + 32) + (48 + 3) * 33 + 48
+
+
+def test_the_second_block_is_not_hurt_by_an_outlier_in_the_first(done):
+    of = {(example["element"], example["block_size"]): example for example in done[2]["examples"]}
+    error = {key: np.abs(np.divide(example["values"], demo.OUTLIER) - 1) for key, example in of.items()}
+    assert of["mxint8", 8]["scales"] == [134] and of["mxint8", 4]["scales"] == [134, 127]
+    assert (error["mxint8", 8][4:] > 0.3).all() and (error["mxint8", 4][4:] < 0.02).all()
+    assert (error["mxint8", 4][:3] == error["mxint8", 8][:3]).all() and (error["mxint8", 4][:3] > 0.6).all()
+    # E4M3 has exponents of its own: the same values either way, as the report says.
+    assert of["e4m3", 8]["values"] == of["e4m3", 4]["values"]
+    assert (error["e4m3", 8] <= 2 ** -4).all()
+
+
+def test_facts(done):
+    facts = done[2]["facts"]
+    assert (facts["bits"]["before"], facts["bits"]["after"]) == (2048, 528)
+    assert (facts["scales"]["weights"], facts["scales"]["scales"]) == (1_000_000, 31_250)
+
+
 def test_scales_are_counted(done):
     scales = np.array(done[2]["scales"])
     assert scales.sum() == done[2]["totals"]["blocks"]
@@ -123,7 +161,7 @@ def test_pieces_make_no_difference(file, sim_build, tmp_path, done, monkeypatch)
     monkeypatch.setattr(demo, "PIECE", 64)
     results = run(file, sim_build, tmp_path)[2]
     for whole, pieced in zip(done[2]["tensors"], results["tensors"], strict=True):
-        for name in ("name", "blocks", "padding", "not_finite", "lost", "check"):
+        for name in ("name", "blocks", "padding", "not_finite", "lost"):
             assert pieced[name] == whole[name]
         for scheme in ("mx", "fp8"):
             assert pieced[scheme].pop("noise") == pytest.approx(whole[scheme]["noise"])
@@ -131,31 +169,40 @@ def test_pieces_make_no_difference(file, sim_build, tmp_path, done, monkeypatch)
     assert results["scales"] == done[2]["scales"]
 
 
-def test_chosen_tensors(file, sim_build, tmp_path):
+def test_chosen_tensors(file, done, sim_build, tmp_path):
     _, said, results = run(file, sim_build, tmp_path, names=["brain", "zeros"])
     assert [tensor["name"] for tensor in results["tensors"]] == ["brain", "zeros"]
     assert "Skipped" not in said
 
 
-def test_a_planted_mismatch_is_found(file, sim_build, tmp_path, monkeypatch):
-    from mxgolden import dequantizer
-    right = dequantizer.expected
+@pytest.mark.parametrize(("unit", "field", "shape", "index", "words"), [
+    ("quantizer", "scale", (10,), (7,), "outlier.weight row 3, values 32 to 44: the quantizer gives scale 0x"),
+    ("quantizer", "elements", (10, 32), (7, 2), "outlier.weight row 3, value 34: the quantizer gives elements 0x"),
+    ("dequantizer", "values", (10, 32), (7, 2), "outlier.weight row 3, value 34: the dequantizer gives values 0x"),
+    ("scaled_dot", "result", (16,), (5,), "layer.weight row 5, product of block 0: the scaled_dot gives result 0x"),
+    ("dequantizer", "values", (2, 4), (1, 0), "the outlier as e4m3 in blocks of 8, row 1, lane 0: the dequantizer gives values")])
+def test_a_planted_mismatch_is_found(file, done, sim_build, tmp_path, monkeypatch, unit, field, shape, index, words):
+    """Golden is made wrong in one bit of the first play of that shape."""
+    golden = importlib.import_module(f"mxgolden.{unit}")
+    right, planted = golden.expected, []
 
     def wrong(parameters, inputs):
-        values = right(parameters, inputs)["values"].copy()
-        if len(values) == 10:           # outlier.weight: 5 rows of 2 blocks
-            values[7, 2] ^= 1
-        return {"values": values}
+        outputs = right(parameters, inputs)
+        if outputs[field].shape == shape and not planted:
+            planted.append(outputs[field].copy())
+            planted[0][index] ^= 1
+            outputs = outputs | {field: planted[0]}
+        return outputs
 
-    monkeypatch.setattr(dequantizer, "expected", wrong)
+    monkeypatch.setattr(golden, "expected", wrong)
     status, said, results = run(file, sim_build, tmp_path)
     assert status == 1
     assert results["mismatches"] == 1
-    assert "Mismatch: outlier.weight row 3, value 34: the dequantizer gives values 0x" in said
-    assert "outlier.weight row 3, value 34" in (tmp_path / "index.html").read_text()
+    assert f"Mismatch: {words}" in said
+    assert words in html.unescape((tmp_path / "index.html").read_text())
 
 
-def test_interrupted_run_leaves_no_report(file, sim_build, tmp_path, monkeypatch):
+def test_interrupted_run_leaves_no_report(file, done, sim_build, tmp_path, monkeypatch):
     def interrupt(*_):
         raise KeyboardInterrupt
     monkeypatch.setattr(demo, "_examine", interrupt)

@@ -15,11 +15,13 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from rich.table import Table
 
 import mxgolden
-from mxgolden.elements import cast
+from mxbench import verilator
 
 from ..dequantizer import Dequantizer
 from ..emit import emit
 from ..pipeline import Streamed
+from ..quantizer import Quantizer
+from ..scaled_dot import ScaledDot
 from . import player, report, weights
 
 __all__ = ["OUTLIER", "BlockErrors", "Comparison", "Example", "Loss", "Results", "TensorResult", "run"]
@@ -35,6 +37,8 @@ ROWS = 64
 PICTURED = 64
 # Octaves below a tensor's largest magnitude that are told apart; the last takes the rest.
 OCTAVES = 32
+# Elements that the outlier is shown with.
+EXAMPLES = "e4m3", "mxint8"
 OUTLIER = (0.5, -1.2, 0.8, 250.0, -0.9, 1.5, -0.2, 0.6)
 
 
@@ -171,15 +175,23 @@ def decibels(signal, noise):
 
 
 class _Unit:
-    """A unit's Verilog, built to be played, beside its golden."""
-    def __init__(self, component, name, build_dir):
+    """A unit's Verilog, being built in ``pool`` to be played, beside its golden."""
+    def __init__(self, component, name, build_dir, pool):
         text, self.manifest = emit(Streamed(component), name)
         self._golden = importlib.import_module(f"mxgolden.{self.manifest['unit']}")
-        self._player = player.build(text, self.manifest, build_dir)
+        self._player = pool.submit(player.build, text, self.manifest, build_dir)
+
+    def wait(self):
+        self._player.result()
+
+    @property
+    def output_width(self):
+        """Bits of the output's payload."""
+        return self.manifest["ports"]["o__payload"]["width"]
 
     def play(self, inputs, where):
         """Outputs of the Verilog, and their `Comparison`; ``where(row, item)`` says in words what an item is part of."""
-        outputs = self._player.play(inputs)
+        outputs = self._player.result().play(inputs)
         wanted = self._golden.expected(self.manifest["parameters"], inputs)
         comparison = Comparison()
         for name, got in outputs.items():
@@ -192,17 +204,22 @@ class _Unit:
 
 def _build(build_dir, jobs):
     """The units of the demo, by name."""
-    components = {"dequantizer": Dequantizer()}
+    components = {"quantizer": Quantizer(), "dequantizer": Dequantizer(), "scaled_dot": ScaledDot()}
+    for element in EXAMPLES:
+        components[f"dequantizer_{element}_4"] = Dequantizer(element=element, lanes=4)
+        for block_size in 8, 4:
+            components[f"quantizer_{element}_{block_size}"] = Quantizer(element=element, block_size=block_size, lanes=4)
     with ThreadPoolExecutor(jobs) as pool:
-        units = {name: pool.submit(_Unit, component, name, build_dir) for name, component in components.items()}
-        return {name: unit.result() for name, unit in units.items()}
+        # Emitted one after the other: Amaranth numbers its signals without regard to threads.
+        units = {name: _Unit(component, name, build_dir, pool) for name, component in components.items()}
+        for unit in units.values():
+            unit.wait()
+    return units
 
 
-class _GoldenQuantizer:
-    """Stands in until there is a Quantizer."""
-    def play(self, inputs, where):
-        scales, codes = mxgolden.quantize(inputs["values"])
-        return {"scale": scales[:, 0], "elements": codes}, Comparison()
+def _blocks(values):
+    """Rows, each filled up with zeros to whole blocks, as FP32 bits, a row a block."""
+    return np.pad(values, ((0, 0), (0, -values.shape[1] % BLOCK_SIZE))).reshape(-1, BLOCK_SIZE).view(np.uint32)
 
 
 @dataclass(kw_only=True)
@@ -229,25 +246,26 @@ def _pieces(tensor):
 
 
 def _tensor_scale(tensor):
-    """The FP32 scale of conventional FP8: what takes the largest finite magnitude to the largest code."""
+    """The FP32 scale of conventional FP8, which the largest finite magnitude decides."""
     amax = np.float32(0)
     for piece in _pieces(tensor):
         values = np.abs(tensor.fp32(*piece))
         amax = max(amax, values.max(initial=0, where=np.isfinite(values)))
-    return amax / np.float32(448) or np.float32(1)
+    return mxgolden.quantize_tensor(np.array([amax], np.float32))[0]
 
 
 def _conventional(values, scale):
     """``values`` after conventional FP8 (E4M3) under one FP32 scale and back."""
-    codes = cast(values / scale, np.uint8(127), "e4m3", "rne", "saturate")
-    return mxgolden.decode(codes, "e4m3").astype(np.float32) * scale
+    _, codes = mxgolden.quantize_tensor(values, scale=scale)
+    return mxgolden.dequantize_tensor(codes, scale).view(np.float32)
 
 
 def _examine(units, tensor, rows, columns, scale):
     """Send a piece of ``tensor`` through quantizer and dequantizer."""
     values = tensor.fp32(rows, columns)
     height, width = values.shape
-    blocks = np.pad(values, ((0, 0), (0, -width % BLOCK_SIZE))).reshape(-1, BLOCK_SIZE)
+    bits = _blocks(values)
+    blocks = bits.view(np.float32)
     per_row = len(blocks) // height
 
     def where(block, lane=None):
@@ -255,7 +273,7 @@ def _examine(units, tensor, rows, columns, scale):
         last = min(first + BLOCK_SIZE, tensor.width) - 1
         return f"{tensor.name} row {row}, " + (f"values {first} to {last}" if lane is None else f"value {first + lane}")
 
-    quantized, check = units["quantizer"].play({"values": blocks.view(np.uint32)}, where)
+    quantized, check = units["quantizer"].play({"values": bits}, where)
     dequantized, second = units["dequantizer"].play(quantized, where)
     check.add(second)
 
@@ -291,10 +309,14 @@ def _in_order(pool, calls, ahead):
         yield waiting.popleft().result()
 
 
+def _block_count(tensor):
+    return tensor.rows * -(-tensor.width // BLOCK_SIZE)
+
+
 def _summed(tensor, pieces):
     """`TensorResult` and `BlockErrors` of a tensor."""
-    size = tensor.rows * (tensor.width + -tensor.width % BLOCK_SIZE)
-    blocks = size // BLOCK_SIZE
+    blocks = _block_count(tensor)
+    size = blocks * BLOCK_SIZE
     result = TensorResult(name=tensor.name, dtype=tensor.dtype, shape=tensor.shape, values=tensor.size, bytes=tensor.bytes,
                           blocks=blocks, padding=size - tensor.size)
     for piece in pieces:
@@ -347,12 +369,87 @@ def _send(results, units, tensors, jobs, advance):
                     pictured, results.blocks = rank, blocks
 
 
-def _examples(units):
-    for element in ("e4m3", "mxint8"):
-        for block_size in (8, 4):
-            scales, codes = mxgolden.quantize(np.array(OUTLIER, np.float32), element=element, block_size=block_size)
-            values = mxgolden.dequantize(codes, scales, element=element, block_size=block_size).view(np.float32)
-            yield Example(element=element, block_size=block_size, scales=scales.tolist(), values=values.tolist())
+def _multiplied(tensors):
+    """Those of ``tensors`` whose rows are multiplied: matrices, whose rows are read whole."""
+    return [tensor for tensor in tensors if len(tensor.shape) > 1 and tensor.width <= PIECE]
+
+
+def _product(units, tensor):
+    """Some rows of ``tensor`` times random activations, block pair by block pair, each sum the addend of the next.
+    `Comparison`, how many block pairs, and the SQNR of the products in dB.
+    """
+    rows = np.unique(np.linspace(0, tensor.rows - 1, ROWS).astype(int))
+    activations = np.random.default_rng(0).standard_normal((1, tensor.width)).astype(np.float32)
+    values = np.vstack([tensor.fp32(rows), activations])
+    quantized, check = units["quantizer"].play(
+        {"values": _blocks(values)}, lambda block, lane=0: f"{tensor.name} and activations, block {block}, value {lane}")
+    scales = quantized["scale"].reshape(len(values), -1)
+    elements = quantized["elements"].reshape(*scales.shape, BLOCK_SIZE)
+    sums = np.zeros(len(rows), np.uint32)
+    for block in range(scales.shape[1]):
+        outputs, step = units["scaled_dot"].play({
+            "a_scale": scales[:-1, block], "a_elements": elements[:-1, block],
+            "b_scale": np.repeat(scales[-1:, block], len(rows)), "b_elements": np.repeat(elements[-1:, block], len(rows), axis=0),
+            "c": sums}, lambda index, block=block: f"{tensor.name} row {rows[index]}, product of block {block}")
+        sums = outputs["result"]
+        check.add(step)
+    exact = values[:-1].astype(np.float64) @ values[-1].astype(np.float64)
+    became = sums.view(np.float32)
+    counted = np.isfinite(exact) & np.isfinite(became)
+    exact, became = exact[counted], became[counted]
+    return check, scales[:-1].size, decibels(np.square(exact).sum(), np.square(exact - became).sum())
+
+
+def _multiply(results, units, tensors, jobs, advance):
+    """Rows of the matrices among ``tensors`` times activations."""
+    by_name = {result.name: result for result in results.tensors}
+    matrices = _multiplied(tensors)
+    with ThreadPoolExecutor(jobs) as pool:
+        products = _in_order(pool, ((_product, units, tensor) for tensor in matrices), 2 * jobs)
+        for tensor, (check, count, sqnr) in zip(matrices, products, strict=True):
+            result = by_name[tensor.name]
+            result.check.add(check)
+            result.products, result.product_sqnr = count, sqnr
+            advance(count)
+
+
+def _show_outlier(results, units):
+    """`OUTLIER` in blocks of 8 and of 4."""
+    for element in EXAMPLES:
+        for block_size in 8, 4:
+            def where(row, lane=0, words=f"the outlier as {element} in blocks of {block_size}"):
+                return f"{words}, row {row}, lane {lane}"
+            quantized, check = units[f"quantizer_{element}_{block_size}"].play(
+                {"values": np.array(OUTLIER, np.float32).view(np.uint32).reshape(-1, block_size)}, where)
+            scales = quantized["scale"]
+            outputs, second = units[f"dequantizer_{element}_4"].play(
+                {"scale": np.repeat(scales, block_size // 4), "elements": quantized["elements"].reshape(-1, 4)}, where)
+            results.check.add(check)
+            results.check.add(second)
+            results.examples.append(Example(
+                element=element, block_size=block_size, scales=scales.tolist(),
+                values=outputs["values"].view(np.float32).ravel().tolist()))
+
+
+def _check_facts(results, units):
+    """How many bits 64 values take, and how many scales a million weights."""
+    def blocks_of(count):
+        values = np.random.default_rng(0).standard_normal((1, count)).astype(np.float32)
+        quantized, check = units["quantizer"].play(
+            {"values": _blocks(values)}, lambda block, lane=0: f"random values, block {block}, lane {lane}")
+        results.check.add(check)
+        return len(quantized["scale"])
+
+    few, many = blocks_of(64), blocks_of(1_000_000)
+    bits = few * units["quantizer"].output_width
+    results.facts = {
+        "bits": {"before": 64 * 32, "after": bits,
+                 "words": f"64 FP32 values, {64 * 32:,} bits, leave the quantizer as {bits:,} bits: {few} blocks, each of 32 codes "
+                          "and a scale of 8 bits."},
+        "scales": {"weights": 1_000_000, "scales": many,
+                   "words": f"1,000,000 weights have {many:,} scales, {report.size(many)}; as FP32 numbers they would take "
+                            f"{report.size(4 * many)}."},
+    }
 
 
 def _table(results):
@@ -388,6 +485,9 @@ def run(file=None, names=(), build_dir="sim_build", report_dir=None, jobs=None, 
         console.width = max(console.width, 130)
     jobs = jobs or os.cpu_count() or 1
     report_dir = Path(report_dir or Path(build_dir) / "report")
+    # Before anything is fetched or built.
+    verilator.find()
+    verilator.require_compilers()
     source = weights.MODEL_NAME if file is None else Path(file).name
     tensors, skipped = weights.choose(weights.tensors_of(
         weights.fetch_model(build_dir, console.print) if file is None else file), names)
@@ -395,17 +495,20 @@ def run(file=None, names=(), build_dir="sim_build", report_dir=None, jobs=None, 
 
     started = time.perf_counter()
     with console.status("Building the units' Verilog in Verilator"):
-        units = _build(build_dir, jobs) | {"quantizer": _GoldenQuantizer()}
+        units = _build(build_dir, jobs)
     results.seconds["build"] = time.perf_counter() - started
 
-    started = time.perf_counter()
     with _progress(console) as progress:
-        blocks = sum(tensor.rows * -(-tensor.width // BLOCK_SIZE) for tensor in tensors)
-        task = progress.add_task("Blocks through the Verilog", total=blocks)
-        _send(results, units, tensors, jobs, lambda count: progress.advance(task, count))
-    results.seconds["blocks"] = time.perf_counter() - started
+        blocks = progress.add_task("Blocks quantized and back", total=sum(map(_block_count, tensors)))
+        total = sum(min(ROWS, tensor.rows) * _block_count(tensor) // tensor.rows for tensor in _multiplied(tensors))
+        products = progress.add_task("Block products", total=total, visible=total > 0)
+        started = time.perf_counter()
+        _send(results, units, tensors, jobs, lambda count: progress.advance(blocks, count))
+        results.seconds["blocks"] = time.perf_counter() - started
+        _multiply(results, units, tensors, jobs, lambda count: progress.advance(products, count))
+        _show_outlier(results, units)
+        _check_facts(results, units)
 
-    results.examples += _examples(units)
     page = report.write(results, report_dir, OUTLIER)
     console.print(_table(results))
     for line in results.notes:

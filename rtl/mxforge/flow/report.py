@@ -62,6 +62,11 @@ def count(number, noun):
     return f"{number:,} {noun}{'' if number == 1 else 's'}"
 
 
+def power(exponent):
+    """A power of two in words."""
+    return "2" + str(exponent).translate(str.maketrans("-0123456789", "⁻⁰¹²³⁴⁵⁶⁷⁸⁹"))
+
+
 def _matrices(results):
     """The tensors of two axes or more; where there are none, all."""
     return [tensor for tensor in results.tensors if len(tensor.shape) > 1] or results.tensors
@@ -100,6 +105,12 @@ def findings(results):
             f"Blocks: in {blocks.name}, whose blocks lie furthest apart ({spread:,.0f} to 1), the median block has an error of "
             f"{mx[0]:.2f} % with MXFP8 and {fp8[0]:.2f} % with one scale for the tensor, the worst block {mx[1]:.1f} % and "
             f"{fp8[1]:.1f} %.")
+    products = [tensor.product_sqnr for tensor in results.tensors if math.isfinite(tensor.product_sqnr)]
+    if products:
+        said.append(
+            f"Products: {results.total('products'):,} block pairs went through the dot unit, rows of the matrices times random "
+            "activations, these in MXFP8 too. Against the products of the numbers before quantization the median matrix has "
+            f"{statistics.median(products):.1f} dB.")
     said.append(f"Size: {size(results.total('bytes'))} in the file, {size(results.total('mx.bytes'))} as MXFP8 "
                 f"({8 * results.total('mx.bytes') / results.total('values'):.2f} bits a value, scales and padding included).")
     return said
@@ -171,8 +182,7 @@ def _sqnr_picture(results):
 
 def _octave_axis(axis):
     """Marks of an axis in octaves."""
-    raised = str.maketrans("-0123456789", "⁻⁰¹²³⁴⁵⁶⁷⁸⁹")
-    axis.set_major_formatter(FuncFormatter(lambda value, _: f"2{f'{value:.0f}'.translate(raised)}" if value else "1"))
+    axis.set_major_formatter(FuncFormatter(lambda value, _: power(round(value)) if value else "1"))
     axis.set_major_locator(MaxNLocator(8, integer=True))
 
 
@@ -255,9 +265,9 @@ def _scales_picture(results):
     axes.grid(axis="y")
     common = int(results.scales[1:255].argmax()) + 1
     share = percent(int(results.scales[common]), int(results.scales.sum()))
-    caption = (f"{len(codes)} powers of two are in use, from 2^{codes[0] - 127} to 2^{codes[-1] - 127}; the commonest is "
-               f"2^{common - 127}, with {share} % of the blocks.")
-    for code, what in (0, "lowest scale, 2^-127, that of zeros"), (255, "NaN scale, 0xFF"):
+    caption = (f"{len(codes)} powers of two are in use, from {power(codes[0] - 127)} to {power(codes[-1] - 127)}; the commonest is "
+               f"{power(common - 127)}, with {share} % of the blocks.")
+    for code, what in (0, f"lowest scale, {power(-127)}, that of zeros"), (255, "NaN scale, 0xFF"):
         if results.scales[code]:
             caption += f" Not drawn: {count(int(results.scales[code]), 'block')} with the {what}."
     return _picture(figure, "scales", "Scales of the model", caption)
@@ -299,7 +309,7 @@ def _examples(results, outlier):
     """Rows of the example's table: a value, and what it becomes each way."""
     return {
         "heads": [f"{example.element.upper()}, blocks of {example.block_size}" for example in results.examples],
-        "scales": [", ".join(f"2^{code - 127}" for code in example.scales) for example in results.examples],
+        "scales": [", ".join(power(code - 127) for code in example.scales) for example in results.examples],
         "rows": [[value, *(example.values[n] for example in results.examples)] for n, value in enumerate(outlier)],
     }
 
