@@ -9,8 +9,9 @@ from .arith import any_bit, shift_left
 from .formats import IntegerFormat
 from .raw import decode
 
-__all__ = ["Pair", "add_with_carry", "block_sum", "block_sum_layout", "front_cuts", "product",
-           "product_layout", "specials", "specials_layout", "through"]
+__all__ = ["Pair", "add_with_carry", "block_sum", "block_sum_layout", "complemented", "front_cuts", "over_beats", "product",
+           "product_layout", "specials", "specials_layout", "specials_over_beats", "term_layout", "term_tree",
+           "through", "tree_cuts"]
 
 
 def _magnitude(fmt):
@@ -33,8 +34,12 @@ class Pair:
     b: object
 
     @property
+    def max_significand(self):
+        return _magnitude(self.a)[0] * _magnitude(self.b)[0]
+
+    @property
     def significand_width(self):
-        return bits_for(_magnitude(self.a)[0] * _magnitude(self.b)[0])
+        return bits_for(self.max_significand)
 
     @property
     def max_exponent_code(self):
@@ -78,6 +83,7 @@ def product_layout(pair):
         "significand": unsigned(pair.significand_width),
         "exponent_code": unsigned(pair.exponent_width),
         "sign": unsigned(1),
+        "is_zero": unsigned(1),
         "is_nan": unsigned(1),
         "is_inf": unsigned(1),
     })
@@ -92,6 +98,7 @@ def product(m, a_code, b_code, pair, name):
         result.significand.eq(a.significand * b.significand),
         result.exponent_code.eq(a.exponent_code + b.exponent_code),
         result.sign.eq(a.sign ^ b.sign),
+        result.is_zero.eq(a.is_zero | b.is_zero),
         result.is_nan.eq(a.is_nan | b.is_nan | (a.is_inf & b.is_zero) | (a.is_zero & b.is_inf)),
         result.is_inf.eq(a.is_inf | b.is_inf),
     ]
@@ -114,20 +121,29 @@ def specials(m, products, name):
     return result
 
 
-def _term_layout(pair, count):
-    """The sum of ``count`` products as integers: worth ``digits + carry``."""
-    return data.StructLayout({"digits": signed(pair.sum_width(count)), "carry": unsigned(1)})
+def specials_over_beats(m, special, is_first, beats, valid, name):
+    """The :func:`specials_layout` of a block up to this beat."""
+    if beats == 1:
+        return special
+    held = Signal(specials_layout(), name=f"{name}_held_specials", reset_less=True)
+    result = Signal(specials_layout(), name=f"{name}_block_specials")
+    m.d.comb += result.eq(Mux(is_first, 0, held.as_value()) | special.as_value())
+    with m.If(valid):
+        m.d.sync += held.eq(result)
+    return result
 
 
-def _aligned(m, term, pair, name):
-    """The product ``term`` as an integer in one's complement, where it is negative."""
-    result = Signal(_term_layout(pair, 1), name=name)
-    # Exponent codes start at 1 each: the two places too many cost no gates, a subtraction would.
-    magnitude = shift_left(term.significand, term.exponent_code, pair.product_width + 2)[2:]
-    m.d.comb += [
-        result.digits.eq(Cat(magnitude, C(0, 1)) ^ term.sign.replicate(pair.sum_width(1))),
-        result.carry.eq(term.sign),
-    ]
+def term_layout(largest, count=1):
+    """The sum of ``count`` integers of magnitudes up to ``largest``: worth ``digits + carry``."""
+    return data.StructLayout({"digits": signed(bits_for(count * largest) + 1), "carry": unsigned(1)})
+
+
+def complemented(m, magnitude, sign, largest, name):
+    """The :func:`term_layout` of a magnitude and a sign: one's complement where it is negative, and the carry due for that."""
+    result = Signal(term_layout(largest), name=name)
+    width = len(result.digits)
+    padded = Cat(magnitude, C(0, max(0, width - len(magnitude))))[:width]
+    m.d.comb += [result.digits.eq(padded ^ sign.replicate(width)), result.carry.eq(sign)]
     return result
 
 
@@ -136,9 +152,52 @@ def add_with_carry(a, b, carry, width):
     return (Cat(C(1, 1), a).as_signed() + Cat(carry, b).as_signed())[1:width + 1].as_signed()
 
 
+def tree_cuts(lanes, name="tree"):
+    """A cut point for each level of a balanced tree."""
+    return tuple(f"{name}{n + 1}" for n in range((lanes - 1).bit_length()))
+
+
+def term_tree(m, cut, terms, largest, name):
+    """The sum of a power of two of terms by a balanced tree, behind its :func:`tree_cuts`.
+
+    Each adder takes the carry of one of its operands; an adder per term but one leaves a single carry over.
+    """
+    for level, tree_cut in enumerate(tree_cuts(len(terms)), 1):
+        nodes = []
+        for n, (a, b) in enumerate(zip(terms[::2], terms[1::2], strict=True)):
+            node = Signal(term_layout(largest, 1 << level), name=f"{name}_tree{level}_{n}")
+            m.d.comb += [
+                node.digits.eq(add_with_carry(a.digits, b.digits, a.carry, len(node.digits))),
+                node.carry.eq(b.carry),
+            ]
+            nodes.append(cut(tree_cut, node, f"{name}_{n}"))
+        terms = nodes
+    total, = terms
+    return total
+
+
+def over_beats(m, term, largest, count, beats, valid, name):
+    """``(total, is_first, is_last)``: the :func:`term_layout` of a block's ``count`` integers, whose sums come in ``beats``.
+
+    A register holds the sum of the beats before; its adder takes the carry too. Blocks are counted from reset.
+    """
+    total = Signal(term_layout(largest, count), name=f"{name}_block")
+    if beats == 1:
+        m.d.comb += total.eq(term)
+        return total, Const(1, 1), Const(1, 1)
+    beat = Signal(range(beats), name=f"{name}_beat")
+    held = Signal.like(total.digits, name=f"{name}_held", reset_less=True)
+    is_first, is_last = beat == 0, beat == beats - 1
+    m.d.comb += total.digits.eq(add_with_carry(term.digits, Mux(is_first, 0, held), term.carry, len(held)))
+    with m.If(valid):
+        # A power of two of beats, so the counter wraps.
+        m.d.sync += [held.eq(total.digits), beat.eq(beat + 1)]
+    return total, is_first, is_last
+
+
 def front_cuts(lanes):
     """Cut points of :func:`block_sum`, in the order in which data crosses them."""
-    return "products", "aligned", *(f"tree{n + 1}" for n in range((lanes - 1).bit_length()))
+    return "products", "aligned", *tree_cuts(lanes)
 
 
 def through(cut, cuts, value, label, *, reset_less=True):
@@ -164,10 +223,9 @@ def block_sum_layout(pair, block_size):
 def block_sum(m, cut, pair, block_size, a_elements, b_elements, valid, name="sum"):
     """The :func:`block_sum_layout` of a block pair that comes in beats of ``len(a_elements)`` lanes, ``valid`` marking beats.
 
-    Products stand as integers on the last place of the smallest, so the sum is exact whatever its order. A negative one
-    enters the balanced tree in one's complement; its missing 1 is the carry-in of one of the adders. An adder per term but
-    one leaves a single carry over, which is given beside the total. With several beats a block, a register holds the sum
-    of those before, whose adder takes that carry too; blocks are counted from reset.
+    Products stand as integers on the last place of the smallest, so the sum is exact whatever its order. Negative ones
+    enter the tree in one's complement, and what they lack rides in its carries. With several beats a block, the last
+    beat's sum is the block's; blocks are counted from reset.
 
     It crosses :func:`front_cuts` of the lanes; what goes with the beat must pass :func:`through` them.
     """
@@ -177,40 +235,22 @@ def block_sum(m, cut, pair, block_size, a_elements, b_elements, valid, name="sum
     for lane in range(lanes):
         p = product(m, a_elements[lane], b_elements[lane], pair, f"{name}_product{lane}")
         p = cut("products", p, f"{name}_{lane}")
+        # Exponent codes start at 1 each: the two places too many cost no gates, a subtraction would.
+        magnitude = shift_left(p.significand, p.exponent_code, pair.product_width + 2)[2:]
+        term = complemented(m, magnitude, p.sign, pair.max_product, f"{name}_aligned{lane}")
         flags.append(p)
-        terms.append(cut("aligned", _aligned(m, p, pair, f"{name}_aligned{lane}"), f"{name}_{lane}"))
+        terms.append(cut("aligned", term, f"{name}_{lane}"))
+    total = term_tree(m, cut, terms, pair.max_product, name)
     special = through(cut, cuts[1:], specials(m, flags, f"{name}_specials"), f"{name}_specials")
-
-    for level, tree_cut in enumerate(cuts[2:], 1):
-        nodes = []
-        for n, (a, b) in enumerate(zip(terms[::2], terms[1::2], strict=True)):
-            node = Signal(_term_layout(pair, 1 << level), name=f"{name}_tree{level}_{n}")
-            m.d.comb += [
-                node.digits.eq(add_with_carry(a.digits, b.digits, a.carry, pair.sum_width(1 << level))),
-                node.carry.eq(b.carry),
-            ]
-            nodes.append(cut(tree_cut, node, f"{name}_{n}"))
-        terms = nodes
-    total, = terms
-
-    result = Signal(block_sum_layout(pair, block_size), name=name)
     valid = through(cut, cuts, valid, f"{name}_valid", reset_less=False)
-    beats = block_size // lanes
-    if beats == 1:
-        m.d.comb += [
-            result.total.eq(total.digits), result.carry.eq(total.carry), result.specials.eq(special), result.is_done.eq(valid)]
-        return result
 
-    beat = Signal(range(beats), name=f"{name}_beat")
-    held = Signal(signed(pair.sum_width(block_size)), name=f"{name}_held", reset_less=True)
-    held_specials = Signal(specials_layout(), name=f"{name}_held_specials", reset_less=True)
-    is_first = beat == 0
+    beats = block_size // lanes
+    total, is_first, is_last = over_beats(m, total, pair.max_product, block_size, beats, valid, name)
+    result = Signal(block_sum_layout(pair, block_size), name=name)
     m.d.comb += [
-        result.total.eq(add_with_carry(total.digits, Mux(is_first, 0, held), total.carry, len(held))),
-        result.specials.eq(Mux(is_first, 0, held_specials.as_value()) | special.as_value()),
-        result.is_done.eq(valid & (beat == beats - 1)),
+        result.total.eq(total.digits),
+        result.carry.eq(total.carry),
+        result.specials.eq(specials_over_beats(m, special, is_first, beats, valid, name)),
+        result.is_done.eq(valid & is_last),
     ]
-    with m.If(valid):
-        # Powers of two, so the counter wraps.
-        m.d.sync += [held.eq(result.total), held_specials.eq(result.specials), beat.eq(beat + 1)]
     return result

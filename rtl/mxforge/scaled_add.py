@@ -6,7 +6,7 @@ from .arith import any_bit, shift_left
 from .formats import E8M0, FP32
 from .products import add_with_carry
 
-__all__ = ["Numbers", "ScaledAdd", "normalize_at_most", "pack", "scale_sum", "scale_sum_layout", "shift_cuts"]
+__all__ = ["Numbers", "ScaledAdd", "normalize_at_most", "pack", "round_sum", "scale_sum", "scale_sum_layout", "shift_cuts"]
 
 
 def scale_sum_layout():
@@ -89,6 +89,52 @@ def pack(m, target, sign, magnitude, flags, name):
     return result
 
 
+def round_sum(m, cut, target, window, total, carry, lost, limit, flags, name, *, truncate=False):
+    """Bits of ``target`` for the integer ``total + carry``, and something of ``lost`` below its last place.
+
+    The integer's magnitude has at most ``window`` bits. ``limit`` is the exponent field, minus one, of a number whose
+    leading one stands at the window's top, not below zero. Rounded once to nearest even, and then only an exact zero loses
+    its sign; or truncated, and then zero is always +0. Crosses :func:`shift_cuts` of the window and one bit.
+
+    The magnitude is the integer's digits, complemented if it is negative, followed by a tail of zeros, or of ones and a
+    last carry; the tail enters from the right as digits move left. Under a tail of ones a guard of 1 always goes up when
+    rounding, and digits that are all ones after a guard of 0 are the tie; truncation goes up where all below is ones.
+
+    The shift left stops at the exponent of subnormals. The hidden bit is added to the exponent field minus one, so subnormals
+    and the carry of rounding come out right by themselves.
+    """
+    negative = total[-1]
+    tail = Signal(name=f"{name}_tail")
+    # A total that waits for a carry ends in ones if it is positive, and exactly if it is negative.
+    m.d.comb += tail.eq(~lost & (negative ^ carry))
+    digits = Cat(tail, total[:-1] ^ negative.replicate(len(total) - 1))
+    digits = Cat(digits, C(0, window + 1 - len(digits)))
+    rest = Signal(data.StructLayout({"sign": 1, "is_lost": 1, "flags": Numbers.layout}), name=f"{name}_rest")
+    m.d.comb += [rest.sign.eq(negative), rest.is_lost.eq(lost), rest.flags.eq(flags)]
+    digits, tail, limit, places, rest = normalize_at_most(m, cut, digits, tail, limit, rest, name)
+
+    below = window + 1 - target.significand_width
+    kept, guard, low = digits[below:], digits[below - 1], digits[:below - 1]
+    unlike_tail = Signal(name=f"{name}_unlike_tail")
+    up = Signal(name=f"{name}_up")
+    m.d.comb += unlike_tail.eq(any_bit(low ^ tail.replicate(len(low))))
+    if truncate:
+        m.d.comb += up.eq(tail & guard & ~unlike_tail)
+        is_zero = ~(any_bit(kept) | up)
+    else:
+        m.d.comb += up.eq(Mux(tail, guard | (~unlike_tail & kept[0]), guard & (unlike_tail | rest.is_lost | kept[0])))
+        is_zero = ~(any_bit(kept) | guard | unlike_tail | tail)
+    exponent = Signal(len(limit), name=f"{name}_exponent")
+    magnitude = Signal(target.mantissa_width + len(limit) + 1, name=f"{name}_magnitude")
+    hidden = C(0, target.mantissa_width), kept[-1]
+    m.d.comb += [
+        # Without a hidden bit the number is subnormal, and the difference zero; or it is zero.
+        exponent.eq(Mux(kept[-1], limit - places, 0)),
+        magnitude.eq((Cat(C(1, 1), kept[:-1], exponent) + Cat(up, *hidden))[1:]),
+    ]
+    return pack(m, target, rest.sign & ~is_zero, magnitude, rest.flags, name)
+
+
 class ScaledAdd:
     """``integer * 2**(scale - 254 + lsb_exponent) + c``, rounded once to nearest even.
 
@@ -113,12 +159,7 @@ class ScaledAdd:
     against the last subnormal counts, as in the first case with C = 0.
 
     Negative numbers stand in one's complement: C's missing 1, if nothing of C is lost, is left over by the window's adder,
-    whose carry-in is the integer's. The sum's magnitude then is its digits, complemented if negative, followed by a tail of
-    zeros, or of ones and a last carry; the tail enters from the right as digits move left. Under a tail of ones a
-    guard of 1 always goes up, and digits that are all ones after a guard of 0 are the tie.
-
-    The shift left stops at the exponent of subnormals. The exponent field is one less than its value, to which the hidden
-    bit is added: subnormals and the carry of rounding come out right by themselves.
+    whose carry-in is the integer's, and goes into the tail of :func:`round_sum`.
 
     Cuts, in the order in which data crosses them: ``cuts``.
     """
@@ -181,31 +222,7 @@ class ScaledAdd:
         else:
             limit, lost = places.limit, Const(0, 1)
 
-        negative = total[-1]
-        # The tail of the magnitude. A total that waits for a carry ends in ones if it is positive, exactly if it is negative.
-        tail = Signal(name=f"{name}_tail")
-        m.d.comb += tail.eq(~lost & (negative ^ carry))
-        digits = Cat(tail, total[:-1] ^ negative.replicate(len(total) - 1))
-        digits = Cat(digits, C(0, window + 1 - len(digits)))
-        rest_layout = data.StructLayout({"sign": 1, "is_lost": 1, "flags": Numbers.layout})
-        rest = Signal(rest_layout, name=f"{name}_rest")
-        m.d.comb += [rest.sign.eq(negative), rest.is_lost.eq(lost), rest.flags.eq(flags)]
-        digits, tail, limit, places, rest = normalize_at_most(m, cut, digits, tail, limit, rest, name)
-
-        below = window + 1 - target.significand_width
-        kept, guard, low = digits[below:], digits[below - 1], digits[:below - 1]
-        unlike_tail = any_bit(low ^ tail.replicate(len(low)))
-        up = Mux(tail, guard | (~unlike_tail & kept[0]), guard & (unlike_tail | rest.is_lost | kept[0]))
-        is_zero = ~(any_bit(kept) | guard | unlike_tail | tail)
-        exponent = Signal(len(limit), name=f"{name}_exponent")
-        magnitude = Signal(target.mantissa_width + len(limit) + 1, name=f"{name}_magnitude")
-        hidden = C(0, target.mantissa_width), kept[-1]
-        m.d.comb += [
-            # Without a hidden bit the number is subnormal, and the difference zero; or it is zero.
-            exponent.eq(Mux(kept[-1], limit - places, 0)),
-            magnitude.eq((Cat(C(1, 1), kept[:-1], exponent) + Cat(up, *hidden))[1:]),
-        ]
-        return pack(m, target, rest.sign & ~is_zero, magnitude, rest.flags, name)
+        return round_sum(m, cut, target, window, total, carry, lost, limit, flags, name)
 
     def _sum(self, m, cut, total, carry, places, c, flags, name):
         """``(total, carry, limit, lost, flags)``: both in the window, behind the cuts of an addend."""
