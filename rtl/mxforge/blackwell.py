@@ -25,7 +25,7 @@ class TruncatedSum:
     theirs. ``place`` needs nothing wider than an adder of 11 bits.
 
     Widths: terms of blocks of 32 in FP8, and C, are below 130, 8 integer bits, and with fraction and sign 34. Below the
-    exponents of FP32's normal numbers the sum moves right, by 23 places at most: from there on it is zero. That comes of
+    exponents of FP32's normal numbers the sum moves right, by 24 places at most: from there on it is zero. That comes of
     zeros above it in the window of :func:`.scaled_add.round_sum`. A nonzero C keeps M above all that.
     """
     FRACTION = 25
@@ -50,7 +50,7 @@ class TruncatedSum:
 
     @property
     def _window(self):
-        return bits_for(self._largest_sum) + FP32.mantissa_width
+        return bits_for(self._largest_sum) + FP32.significand_width
 
     @property
     def shift_cuts(self):
