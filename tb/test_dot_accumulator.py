@@ -20,6 +20,7 @@ NARROW = {"block_size": 4, "lanes": 4}
     {"a_element": "e2m1", "b_element": "mxint8", "block_size": 4, "lanes": 4, "window": 0, "max_blocks": 5, "addend": False},
     {"block_size": 4, "lanes": 4, "accumulation": "fp32_fused", "stages": 12},
     {"block_size": 8, "lanes": 2, "accumulation": "fp32_chain", "slots": 3, "stages": 20},
+    {"block_size": 4, "lanes": 4, "accumulation": "blackwell", "slots": 2, "stages": 10},
 ])
 def test_dot_accumulator(simulate, parameters):
     simulate(Streamed(DotAccumulator(**parameters)), "dot_accumulator")
@@ -69,14 +70,18 @@ FP32 = [
     {"accumulation": "fp32_chain", "b_element": "e5m2", "block_size": 8, "lanes": 8, "stages": 23, "slots": 10},
     {"accumulation": "fp32_chain", "a_element": "mxint8", "b_element": "e2m3", "block_size": 2, "lanes": 2, "stages": 14,
      "slots": 3},
+    {"accumulation": "blackwell", "block_size": 8, "lanes": 8},
+    {"accumulation": "blackwell", "block_size": 8, "lanes": 8, "a_element": "e5m2", "stages": 18, "slots": 14},
+    {"accumulation": "blackwell", "block_size": 4, "lanes": 4, "a_element": "mxint8", "b_element": "e2m1", "stages": 12,
+     "slots": 3, "addend": False},
 ]
 
 
 @pytest.mark.parametrize("parameters", FP32)
 def test_fp32_in_volume(play, parameters):
     counts = play_blocks(play, parameters, 100_000)
-    # Without -0 to start from, a chain has none: +0 and -0 make +0.
-    unlikely = {"-0"} if parameters["accumulation"] == "fp32_chain" else set()
+    # Without -0 to start from, a chain has none: +0 and -0 make +0. The tensor core has none at all.
+    unlikely = set() if parameters["accumulation"] == "fp32_fused" else {"-0"}
     assert all(hits for name, hits in counts.items() if name not in unlikely), counts
 
 
@@ -106,13 +111,15 @@ def same(got, wanted):
     return np.where(is_nan, got == 0x7FFFFFFF, got == wanted)
 
 
-@pytest.mark.parametrize(("accumulation", "result"), [("exact", "exact_rne"), ("fp32_chain", "fp32chain")])
+@pytest.mark.parametrize(("accumulation", "result"), [
+    ("exact", "exact_rne"), ("fp32_chain", "fp32chain"), ("blackwell", "mmasim")])
 @pytest.mark.parametrize("pair", ["e4m3_e4m3", "e5m2_e5m2", "e4m3_e5m2"])
 def test_published_sample(play, pair, accumulation, result):
     with np.load(DATA / "dot_sample.npz") as sample:
         rows = {name.removeprefix(f"{pair}_"): sample[name] for name in sample if name.startswith(pair)}
     a, b = pair.split("_")
-    unit = Streamed(DotAccumulator(a_element=a, b_element=b, lanes=4, accumulation=accumulation))
+    unit = Streamed(DotAccumulator(a_element=a, b_element=b, accumulation=accumulation,
+                                   lanes=32 if accumulation == "blackwell" else 4))
     count = len(rows["c"])
     # Four block pairs a product; results after two and after four.
     inputs = {
@@ -121,7 +128,10 @@ def test_published_sample(play, pair, accumulation, result):
         "b_scale": rows["sb"].reshape(-1), "b_elements": rows["b"].reshape(-1, 32), "c": np.repeat(rows["c"], 4)}
     got = play(unit, "dot_accumulator", inputs)["result"].reshape(-1, 3)
     for n, length in enumerate((32, 64, 128)):
-        wrong = np.flatnonzero(~same(got[:, n], rows[f"{result}_k{length}"]))
+        # The published model lets zeros take part in the choice of the largest exponent; we do not.
+        artifact = rows["mmasim_zero_artifact"][:, :length // 32].any(axis=1) & (accumulation == "blackwell")
+        assert artifact.mean() < 0.5
+        wrong = np.flatnonzero(~same(got[:, n], rows[f"{result}_k{length}"]) & ~artifact)
         assert not len(wrong), f"row {wrong[0]}, K={length} is {got[wrong[0], n]:#x}"
 
 
@@ -134,6 +144,8 @@ def test_published_sample(play, pair, accumulation, result):
     ({"accumulation": "fp64"}, "accumulation must be one of exact"),
     ({"stages": 18}, "stages must be 0 to 17"),
     ({"accumulation": "fp32_fused", "window": 24}, "window must be 254 but for accumulation exact"),
+    ({"accumulation": "blackwell", "target": "bf16"}, "target must be fp32 for accumulation blackwell"),
+    ({"accumulation": "blackwell", "lanes": 8}, "lanes must be block_size"),
     ({"accumulation": "fp32_chain", "max_blocks": 2}, "max_blocks must be 4096 but for accumulation exact"),
 ])
 def test_refusals(parameters, message):

@@ -7,9 +7,10 @@ from amaranth.utils import bits_for
 
 from . import kulisch, parameters
 from .arith import any_bit
+from .blackwell import TruncatedSum
 from .formats import BF16, E8M0, ELEMENTS, FP32
 from .pipeline import Cuts
-from .products import Pair, add_with_carry, block_sum, front_cuts, specials_layout, through
+from .products import Pair, add_with_carry, block_sum, front_cuts, product, specials, specials_layout, through, tree_cuts
 from .raw import decode
 from .round import round_up_to_nearest_even, split
 from .scaled_add import Numbers, ScaledAdd, scale_sum, scale_sum_layout
@@ -18,7 +19,7 @@ from .unit import Unit
 __all__ = ["DotAccumulator"]
 
 TARGETS = {f.name: f for f in (FP32, BF16)}
-ACCUMULATIONS = "exact", "fp32_fused", "fp32_chain"
+ACCUMULATIONS = "exact", "fp32_fused", "fp32_chain", "blackwell"
 
 
 def _slots(m, first, start, count, valid, name="slot"):
@@ -81,6 +82,8 @@ class DotAccumulator(Unit):
     **fp32_fused**: after each block the sum is rounded to FP32, ``acc = RNE(acc + block)``, the block being exact.
     **fp32_chain**: ``acc = RNE(acc + RNE(block))``, IEEE additions, signs of zero included. To ``bf16`` the result, not the
     running sum, is rounded once more.
+    **blackwell**: the tensor core's sum of products and running sum (:class:`.blackwell.TruncatedSum`), a step a block. To
+    ``fp32`` only, and a whole block a beat.
 
     Design, exact. The exact block sum is moved to its place in two steps, within a segment and by whole segments. Segments add
     by themselves, their carries waiting for the next block: one block a cycle, whatever the width. On ``first`` the adders
@@ -91,7 +94,8 @@ class DotAccumulator(Unit):
     Design, FP32. The running sum goes through a floating addition (:class:`.scaled_add.ScaledAdd`) and back to its slot. The
     cuts of this loop, ``Parameters.loop``, are the last of the list. With n of them, a block finds its slot's sum if it
     comes n + 1 cycles after the slot's last block; hence the interval. All before is outside: the block's exact sum,
-    and its rounding in fp32_chain, whose addition takes an integer of 25 bits.
+    and its rounding in fp32_chain, whose addition takes an integer of 25 bits; in blackwell the products and their largest
+    exponent, but not their sum, since the running sum's exponent may be larger and each product is truncated by itself.
 
     Cuts: ``Parameters.cuts``.
 
@@ -124,12 +128,16 @@ class DotAccumulator(Unit):
             if self.accumulation == "exact":
                 return ("total", "resolved", "placed", "fine", aligned, *reversed(tree), "carries", "coarse", "shifted", "leading",
                         products, "result", "normalized")
+            if self.accumulation == "blackwell":
+                return "products", *reversed(tree_cuts(self.lanes, "max")), "result", *self.loop
             term = [f"term_{cut}" for cut in self.term.cuts] if self.accumulation == "fp32_chain" else []
             return "sum", aligned, *term, *reversed(tree), products, "result", *self.loop
 
         @property
         def loop(self):
             """Those of the cut points that the running sum goes through, block after block."""
+            if self.accumulation == "blackwell":
+                return "place", "aligned", *tree_cuts(self.lanes), "sum", "added", *self.add.shift_cuts
             return () if self.accumulation == "exact" else self.add.cuts
 
         @property
@@ -144,6 +152,8 @@ class DotAccumulator(Unit):
         @property
         def add(self):
             """The addition to the running sum."""
+            if self.accumulation == "blackwell":
+                return TruncatedSum(self.pair, self.block_size, True)
             if self.accumulation == "fp32_fused":
                 return ScaledAdd(self.pair.sum_width(self.block_size), self.pair.lsb_exponent, FP32, True)
             # An FP32 number is its signed significand times two to the exponent code and this, as if that were of the scales.
@@ -158,6 +168,11 @@ class DotAccumulator(Unit):
                     default = type(self).__dataclass_fields__[name].default
                     if getattr(self, name) != default:
                         raise ValueError(f"{name} must be {default} but for accumulation exact, not {getattr(self, name)!r}")
+            if self.accumulation == "blackwell":
+                if self.target != "fp32":
+                    raise ValueError(f"target must be fp32 for accumulation blackwell, not {self.target!r}")
+                if self.lanes != self.block_size:
+                    raise ValueError(f"lanes must be block_size ({self.block_size}) for accumulation blackwell, not {self.lanes!r}")
             self.check_stages()
 
     is_stateful = True
@@ -211,6 +226,9 @@ class DotAccumulator(Unit):
         ]
         if p.addend:
             m.d.comb += beside.c.eq(self.i.c)
+        if p.accumulation == "blackwell":
+            self._blackwell(m, cut, beside)
+            return m
         block = block_sum(m, cut, self._pair, p.block_size, self.i.a_elements, self.i.b_elements, self.i_valid)
         beside = through(cut, front_cuts(p.lanes), beside, "beside")
         if p.accumulation == "exact":
@@ -264,10 +282,46 @@ class DotAccumulator(Unit):
             is_minus_zero = acc.is_zero & acc.sign & term.is_zero & term.sign
             with m.If(through(cut, p.loop, is_minus_zero, "is_minus_zero")):
                 m.d.comb += after[-1].eq(1)
+        self._close(m, cut, beside.last, valid, slot, write, after)
+
+    def _blackwell(self, m, cut, beside):
+        p = self.parameters
+        to_largest = "products", *tree_cuts(p.lanes, "max")
+        products = [product(m, a, b, p.pair, f"product{lane}")
+                    for lane, (a, b) in enumerate(zip(self.i.a_elements, self.i.b_elements, strict=True))]
+        products = [cut("products", one, f"product{lane}") for lane, one in enumerate(products)]
+        largest = p.add.largest(m, cut, products)
+        special = through(cut, to_largest[1:], specials(m, products, "specials"), "specials")
+        products = [through(cut, to_largest[1:], one, f"product{lane}") for lane, one in enumerate(products)]
+        beside = through(cut, to_largest, beside, "beside")
+        valid = through(cut, to_largest, self.i_valid, "valid", reset_less=False)
+
+        before = Signal(FP32.width)
+        found, slot, write = _slots(m, beside.first, beside.c if p.addend else 0, p.slots, valid)
+        m.d.comb += before.eq(found)
+        acc = decode(m, before, FP32, "acc")
+        place = cut("place", p.add.place(m, largest, beside.scales, acc), "place")
+        flags = cut("place", Numbers.of(m, special, beside.scales.is_nan, acc, "flags"), "flags")
+        terms = []
+        for lane, one in enumerate(products):
+            one = cut("place", one, f"placed{lane}")
+            terms.append(cut("aligned", p.add.term(m, one, place, f"term{lane}"), f"term{lane}"))
+        total, _ = p.add.sum(m, cut, terms, 1, valid)
+        to_sum = "aligned", *tree_cuts(p.lanes), "sum"
+        addend = through(cut, to_sum, p.add.addend(m, cut("place", acc, "acc_placed"), place), "addend")
+        limit, flags = through(cut, (*to_sum, "added"), place.limit, "limit"), through(cut, (*to_sum, "added"), flags, "flags")
+        total = cut("added", p.add.with_addend(m, cut("sum", total, "total"), addend), "total")
+        after = Signal(FP32.width)
+        m.d.comb += after.eq(p.add.result(m, cut, total, limit, flags))
+        self._close(m, cut, beside.last, valid, slot, write, after)
+
+    def _close(self, m, cut, last, valid, slot, write, after):
+        """The end of the loop that a block entered as ``valid``: back to its slot, and out if it is the ``last``."""
+        p = self.parameters
         valid = through(cut, p.loop, valid, "loop_valid", reset_less=False)
         write(valid, through(cut, p.loop, slot, "slot"), after)
 
-        last = through(cut, p.loop, beside.last, "last")
+        last = through(cut, p.loop, last, "last")
         m.d.comb += [
             self.o.result.eq(cut("result", _narrowed(m, after, self._target))),
             self.o_valid.eq(cut("result", valid & last, "valid", reset_less=False)),
