@@ -62,6 +62,11 @@ def count(number, noun):
     return f"{number:,} {noun}{'' if number == 1 else 's'}"
 
 
+def breakable(name):
+    """A dotted name that may be broken after its dots."""
+    return Markup(".<wbr>").join(name.split("."))
+
+
 def power(exponent):
     """A power of two in words."""
     return "2" + str(exponent).translate(str.maketrans("-0123456789", "⁻⁰¹²³⁴⁵⁶⁷⁸⁹"))
@@ -341,7 +346,7 @@ def _page(results, outlier):
     environment = jinja2.Environment(
         loader=jinja2.FunctionLoader(lambda name: resources.files(__package__).joinpath("templates", name).read_text()),
         autoescape=True, trim_blocks=True, lstrip_blocks=True, undefined=jinja2.StrictUndefined)
-    environment.filters |= {"decibels": decibels, "size": size, "count": count}
+    environment.filters |= {"decibels": decibels, "size": size, "count": count, "breakable": breakable}
     environment.globals |= {"percent": percent, "nan": math.isnan}
     with matplotlib.rc_context(_STYLE):
         pictures = [draw(results) for draw in (_sqnr_picture, _size_picture, _error_picture, _scales_picture)]
