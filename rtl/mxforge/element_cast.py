@@ -47,6 +47,12 @@ class Caster:
         return range(2 - (1 << len(self._stages)), 1 << self._source.exponent_width)
 
     @property
+    def _bases(self):
+        # The first is a NaN scale's: every value is then far below the smallest element.
+        nan_base = -(self._exponents.stop + (1 << self._places_width))
+        return range(min(nan_base, self._offset - E8M0.max_code), self._offset + 1)
+
+    @property
     def decoded_layout(self):
         """A value without its scale: the significand's ``window``, at whose top the leading one is, ``sticky`` for what is
         below (or the value's ``random`` number), and ``exponent``, biased as the source's.
@@ -93,21 +99,13 @@ class Caster:
         return decoded
 
     def share(self, m, scale):
-        """What the lanes share: ``base``, to be added to their exponents, and ``is_nan``.
-
-        Under a NaN scale the base is so low that every value is far below the smallest element.
-        """
-        exponents = self._exponents
-        lowest = -(exponents.stop + (1 << self._places_width))
-        layout = data.StructLayout({
-            "base": range(min(lowest, self._offset - E8M0.max_code), self._offset + 1),
-            "is_nan": 1,
-        })
-        shared = Signal(layout, name="shared")
+        """What the lanes share: ``base``, to be added to their exponents, and ``is_nan``."""
+        bases = self._bases
+        shared = Signal(data.StructLayout({"base": bases, "is_nan": 1}), name="shared")
         is_nan = scale == E8M0.nan_code
         m.d.comb += [
             shared.is_nan.eq(is_nan),
-            shared.base.eq(Mux(is_nan, lowest, self._offset - scale)),
+            shared.base.eq(Mux(is_nan, bases.start, self._offset - scale)),
         ]
         return shared
 
@@ -115,12 +113,11 @@ class Caster:
         """The element code of a decoded value, with the cuts ``CUTS``."""
         element = self._element
         guard_width, kept_width = self._guard_width, self._kept_width
-        exponents = self._exponents
-        bases = Shape.cast(shared.base.shape())
+        exponents, bases = self._exponents, self._bases
         is_integer = isinstance(element, IntegerFormat)
 
         # Not negative if the target is above its second binade; else its complement is the distance to the lowest binade.
-        above = Signal(range(-(1 << bases.width - 1) + exponents.start, exponents.stop + self._offset), name=f"{name}_above")
+        above = Signal(range(bases.start + exponents.start, bases.stop + exponents.stop - 1), name=f"{name}_above")
         m.d.comb += above.eq(decoded.exponent + shared.base)
         above = cut("difference", above, f"{name}_above")
         decoded = cut("difference", decoded, name)
