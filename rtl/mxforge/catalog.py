@@ -3,14 +3,28 @@
 import difflib
 from dataclasses import dataclass, field
 
+from .block_amax import BlockAmax
 from .dequantizer import Dequantizer
+from .dot_accumulator import DotAccumulator
+from .element_cast import ElementCast
 from .errors import MxforgeError
+from .lfsr import Lfsr
 from .pipeline import Streamed
+from .quantizer import Quantizer
+from .scale_select import ScaleSelect
+from .scaled_dot import ScaledDot
 
 __all__ = ["ENTRIES", "UNITS", "Entry", "find"]
 
 UNITS = {unit.__module__.rpartition(".")[2]: unit for unit in (
     Dequantizer,
+    BlockAmax,
+    ScaleSelect,
+    ElementCast,
+    Quantizer,
+    Lfsr,
+    ScaledDot,
+    DotAccumulator,
 )}
 
 
@@ -42,8 +56,19 @@ ENTRIES = {entry.name: entry for entry in (
     _streamed("dequantizer_e5m2_bf16", "dequantizer", element="e5m2", target="bf16", stages=2),
     _streamed("dequantizer_e2m1_fp16", "dequantizer", element="e2m1", target="fp16", lanes=8, stages=1),
     _streamed("dequantizer_mxint8_fp32", "dequantizer", element="mxint8", stages=4, overflow="saturate"),
+    _streamed("block_amax_fp32_4x8", "block_amax", source="fp32", lanes=8, stages=1),
+    _streamed("quantizer_bf16_floor", "quantizer", source="bf16", scale_rule="floor", stages=2),
+    _streamed("quantizer_e2m1_serial", "quantizer", element="e2m1", lanes=4, stages=1),
+    _streamed("quantizer_stochastic", "quantizer", element="e5m2", rounding="stochastic", lanes=8),
+    _streamed("scaled_dot_e5m2_e4m3", "scaled_dot", a_element="e5m2", stages=6),
+    _streamed("scaled_dot_e2m1_serial", "scaled_dot", a_element="e2m1", b_element="e2m1", lanes=1, addend=False, target="bf16",
+              stages=2),
+    _streamed("dot_accumulator_narrow", "dot_accumulator", window=40, max_blocks=256, lanes=8, stages=4),
     _bare("dequantize32_fp32", "dequantizer"),
     _bare("dequantize1_fp32", "dequantizer", lanes=1),
+    _bare("quantize32_bf16", "quantizer", source="bf16"),
+    _bare("dot32_e4m3", "scaled_dot", addend=False),
+    _bare("dot8_e4m3_c", "scaled_dot", block_size=8, lanes=8),
 )}
 
 

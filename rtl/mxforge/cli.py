@@ -149,8 +149,10 @@ def _print(table):
     from rich.console import Console
 
     console = Console()
-    # Files and pipes have no edge to wrap at.
-    console.print(table, width=None if console.is_terminal else 160, crop=False)
+    if not console.is_terminal:
+        # Files and pipes have no edge to wrap at.
+        console.width = max(console.width, 160)
+    console.print(table)
 
 
 def _table(*columns, wrapped=()):
@@ -197,11 +199,11 @@ def list_(as_json):
         _print_json({"mxforge": __version__, "units": units,
                      "entries": [{fact: manifest[fact] for fact in facts} for _, manifest in entries]})
         return
-    table = _table("entry", "unit", "parameters", "ports", "latency", "interval", wrapped=["parameters"])
+    table = _table("entry", "ports", "latency", "interval", "configuration", wrapped=["configuration"])
     for entry, manifest in entries:
-        other = ", ".join(f"{name} {value}" for name, value in entry.parameters.items())
-        table.add_row(entry.name, entry.unit, other, "streams" if entry.streamed else "bare", str(manifest["latency"]),
-                      str(manifest["interval"]))
+        other = [emit.option_of(name, value) for name, value in entry.parameters.items()]
+        table.add_row(entry.name, "streams" if entry.streamed else "bare", str(manifest["latency"]), str(manifest["interval"]),
+                      " ".join([entry.unit, *other]) if entry.name != entry.unit else "")
     _print(table)
 
 
@@ -374,7 +376,6 @@ def exhaustive(quick, only, jobs, build_dir):
 
 
 def _say(message):
-    # In one line, since that is what scripts read; what a tool said keeps its lines.
     click.echo(f"mxforge: {message}", err=True)
 
 

@@ -10,7 +10,8 @@ from amaranth.lib import data, wiring
 from . import __version__
 from .pipeline import Streamed
 
-__all__ = ["MEANINGS", "RESETS", "command_of", "emit", "manifest_of", "option_of", "unit_of"]
+__all__ = ["MEANINGS", "RESERVED", "RESETS", "command_of", "comment", "contract_lines", "emit", "field_span", "manifest_of",
+           "option_of", "unit_of"]
 
 RESETS = "sync", "async"
 
@@ -35,6 +36,28 @@ MEANINGS = {
     "dequantizer.values": "{target} bits",
     "lfsr.values": "bits of any kind, passed through",
 }
+
+# IEEE 1800-2017, annex B.
+_RESERVED_WORDS = """
+    accept_on alias always always_comb always_ff always_latch and assert assign assume automatic before begin bind bins
+    binsof bit break buf bufif0 bufif1 byte case casex casez cell chandle checker class clocking cmos config const
+    constraint context continue cover covergroup coverpoint cross deassign default defparam design disable dist do edge
+    else end endcase endchecker endclass endclocking endconfig endfunction endgenerate endgroup endinterface endmodule
+    endpackage endprimitive endprogram endproperty endspecify endsequence endtable endtask enum event eventually expect
+    export extends extern final first_match for force foreach forever fork forkjoin function generate genvar global
+    highz0 highz1 if iff ifnone ignore_bins illegal_bins implements implies import incdir include initial inout input
+    inside instance int integer interconnect interface intersect join join_any join_none large let liblist library local
+    localparam logic longint macromodule matches medium modport module nand negedge nettype new nexttime nmos nor
+    noshowcancelled not notif0 notif1 null or output package packed parameter pmos posedge primitive priority program
+    property protected pull0 pull1 pulldown pullup pulsestyle_ondetect pulsestyle_onevent pure rand randc randcase
+    randsequence rcmos real realtime ref reg reject_on release repeat restrict return rnmos rpmos rtran rtranif0
+    rtranif1 s_always s_eventually s_nexttime s_until s_until_with scalared sequence shortint shortreal showcancelled
+    signed small soft solve specify specparam static string strong strong0 strong1 struct super supply0 supply1
+    sync_accept_on sync_reject_on table tagged task this throughout time timeprecision timeunit tran tranif0 tranif1 tri
+    tri0 tri1 triand trior trireg type typedef union unique unique0 unsigned until until_with untyped use uwire var
+    vectored virtual void wait wait_order wand weak weak0 weak1 while wildcard wire with within wor xnor xor
+"""
+RESERVED = frozenset(_RESERVED_WORDS.split())
 
 _OWNERSHIP = """\
 SPDX-License-Identifier: CC0-1.0
@@ -147,12 +170,12 @@ def _plain_names(text):
     # Memories are named in strings too, with the backslash doubled.
     name = re.compile(r"""(?:(?<=\s)|(?<="\\))\\([^\s"]+)""")
     found = dict.fromkeys(name.findall(text))
-    taken = {old for old in found if re.fullmatch(r"\w+", old)}
+    taken = {old for old in found if re.fullmatch(r"\w+", old) and old not in RESERVED}
     plain = {}
     for old in found:
         if old not in taken:
             new = re.sub(r"\W+", "_", old.replace(".", "__")).rstrip("_")
-            while new in taken:
+            while new in taken or new in RESERVED:
                 new += "_"
             taken.add(new)
             plain[old] = new

@@ -4,8 +4,14 @@ import json
 import os
 import re
 import shutil
+from importlib import metadata, resources
 from pathlib import Path
 
+import mxbench
+import mxgolden
+from mxbench import verilator
+
+from ..emit import RESERVED, comment, contract_lines, field_span
 from ..errors import MxforgeError
 
 __all__ = ["SUMS", "check_name", "check_target", "files", "write"]
@@ -13,31 +19,10 @@ __all__ = ["SUMS", "check_name", "check_target", "files", "write"]
 # Names each file with its hash, as sha256sum does: what was emitted, and so may be replaced.
 SUMS = "SHA256SUMS"
 
-# Reserved words of IEEE 1800-2017 that a unit might be called.
-_RESERVED = """
-    accept_on alias always always_comb always_ff always_latch and assert assign assume automatic before begin bind bins
-    binsof bit break buf bufif0 bufif1 byte case casex casez cell chandle checker class clocking cmos config const
-    constraint context continue cover covergroup coverpoint cross deassign default defparam design disable dist do edge
-    else end endcase endchecker endclass endclocking endconfig endfunction endgenerate endgroup endinterface endmodule
-    endpackage endprimitive endprogram endproperty endspecify endsequence endtable endtask enum event eventually expect
-    export extends extern final first_match for force foreach forever fork forkjoin function generate genvar global
-    highz0 highz1 if iff ifnone ignore_bins illegal_bins implements implies import incdir include initial inout input
-    inside instance int integer interconnect interface intersect join join_any join_none large let liblist library local
-    localparam logic longint macromodule matches medium modport module nand negedge nettype new nexttime nmos nor
-    noshowcancelled not notif0 notif1 null or output package packed parameter pmos posedge primitive priority program
-    property protected pull0 pull1 pulldown pullup pulsestyle_ondetect pulsestyle_onevent pure rand randc randcase
-    randsequence rcmos real realtime ref reg reject_on release repeat restrict return rnmos rpmos rtran rtranif0
-    rtranif1 s_always s_eventually s_nexttime s_until s_until_with scalared sequence shortint shortreal showcancelled
-    signed small soft solve specify specparam static string strong strong0 strong1 struct super supply0 supply1
-    sync_accept_on sync_reject_on table tagged task this throughout time timeprecision timeunit tran tranif0 tranif1 tri
-    tri0 tri1 triand trior trireg type typedef union unique unique0 unsigned until until_with untyped use uwire var
-    vectored virtual void wait wait_order wand weak weak0 weak1 while wildcard wire with within wor xnor xor
-"""
-
 
 def check_name(module):
     """``MxforgeError`` unless ``module`` can name a Verilog module."""
-    if not re.fullmatch(r"[A-Za-z_][A-Za-z0-9_]*", module) or module in _RESERVED.split():
+    if not re.fullmatch(r"[A-Za-z_][A-Za-z0-9_]*", module) or module in RESERVED:
         raise MxforgeError(f"--name must be a Verilog identifier, not {module!r}")
 
 
@@ -47,7 +32,131 @@ def files(text, manifest):
     return {
         f"{name}.v": text,
         f"{name}.json": json.dumps(manifest, indent=2) + "\n",
+        f"{name}_pkg.sv": _package(manifest),
+        f"{name}_template.svh": _template(manifest),
+        f"{name}.core": _fusesoc(manifest),
+        **_bench(manifest),
     }
+
+
+def _payloads(manifest):
+    """``(i or o, port)`` for the ports that carry fields."""
+    return [(name.partition("__")[0], port) for name, port in manifest["ports"].items() if "fields" in port]
+
+
+def _package(manifest):
+    name = manifest["name"]
+    lines = [f"package {name}_pkg;", f"  localparam int LATENCY = {manifest['latency']};",
+             f"  localparam int INTERVAL = {manifest['interval']};"]
+    for side, port in _payloads(manifest):
+        lines += ["", "  typedef struct packed {"]
+        # A packed structure lists its most significant field first, the manifest its least.
+        for field in reversed(port["fields"]):
+            items = f"[{field['count'] - 1}:0]" if "count" in field else ""
+            bits = f"[{field['width'] - 1}:0]" if field["width"] > 1 or items else ""
+            shape = f"{items}{bits} ".lstrip()
+            lines.append(f"    logic {shape}{field['name']};  // {field_span(field)} {field['meaning']}")
+        lines.append(f"  }} {side}_t;")
+    return comment(manifest) + "\n".join([*lines, "endpackage"]) + "\n"
+
+
+def _template(manifest):
+    name = manifest["name"]
+    lines, connections = [], []
+    for port, facts in manifest["ports"].items():
+        if port in ("clk", "rst"):
+            connections.append((port, port))
+            continue
+        side, _, role = port.partition("__" if manifest["streamed"] else "_")
+        local = f"{name}_{side}_{role}".rstrip("_")
+        lines.append(f"{f'{name}_pkg::{side}_t' if 'fields' in facts else 'logic'} {local};")
+        connections.append((port, local))
+    joined = ",\n".join(f"  .{port}({local})" for port, local in connections)
+    return f"{comment(manifest)}" + "\n".join([*lines, "", f"{name} u_{name} (", joined, ");"]) + "\n"
+
+
+def _fusesoc(manifest):
+    name = manifest["name"]
+    return f"""\
+CAPI=2:
+{comment(manifest, "#")}name: mxforge:{manifest["unit"]}:{name}:{manifest["mxforge"]}
+description: "{manifest["command"]}"
+
+filesets:
+  rtl:
+    files:
+      - {name}_pkg.sv: {{file_type: systemVerilogSource}}
+      - {name}.v: {{file_type: verilogSource}}
+
+targets:
+  default: &default
+    filesets: [rtl]
+    toplevel: {name}
+  lint:
+    <<: *default
+    default_tool: verilator
+    tools:
+      verilator:
+        mode: lint-only
+        verilator_options: [{", ".join(["-Wall", *(f"-Wno-{rule}" for rule in verilator.WAIVERS)])}]
+"""
+
+
+def _bench(manifest):
+    """The directory's Makefile and README, and benches that need no mxforge."""
+    kind = "stream" if manifest["streamed"] else "core"
+    values = {
+        "NAME": manifest["name"], "UNIT": manifest["unit"], "BENCH": {"stream": "bench", "core": "core"}[kind],
+        "VERSION": manifest["mxforge"], "COMMAND": manifest["command"], "CONTRACT": "\n".join(contract_lines(manifest)),
+        "PARAMETERS": ", ".join(f"{name} {value}" for name, value in manifest["parameters"].items()),
+    }
+    templates = resources.files(__package__) / "templates" / "unit"
+
+    def filled(path):
+        return re.sub(r"@([A-Z]+)@", lambda match: values[match[1]], (templates / path).read_text())
+
+    found = {
+        "Makefile": filled("Makefile.in"),
+        "README.md": filled("README.md.in"),
+        "bench/run.py": filled("bench/run.py.in"),
+        "bench/example.py": filled(f"bench/example_{kind}.py.in"),
+        "bench/requirements.txt": filled("bench/requirements.txt.in"),
+        "bench/LICENSE": _licence(),
+    }
+    for package, left_out in ((mxgolden, ()), (mxbench, ("stimulus", "safetensors.py"))):
+        for path, text in _sources(resources.files(package)):
+            if path.partition("/")[0] not in left_out:
+                found[f"bench/{package.__name__}/{path}"] = text
+    found |= _stimulus(manifest["unit"])
+    return found
+
+
+def _sources(folder, prefix=""):
+    for item in sorted(folder.iterdir(), key=lambda item: item.name):
+        if item.is_dir() and item.name != "__pycache__":
+            yield from _sources(item, f"{prefix}{item.name}/")
+        elif item.name.endswith((".py", ".h")):
+            yield prefix + item.name, item.read_text()
+
+
+def _stimulus(unit):
+    """The stimulus of ``unit``, and of what it imports beside it."""
+    folder = resources.files(mxbench) / "stimulus"
+    found = {}
+    waiting = ["__init__", unit]
+    while waiting:
+        module = waiting.pop()
+        path = f"bench/mxbench/stimulus/{module}.py"
+        if path not in found:
+            found[path] = (folder / f"{module}.py").read_text()
+            waiting += re.findall(r"^from \.(\w+) import", found[path], re.M)
+    return found
+
+
+def _licence():
+    """Apache-2.0, as this clone or the installed distribution has it."""
+    clone = Path(__file__).resolve().parents[3] / "LICENSE"
+    return clone.read_text() if clone.exists() else metadata.distribution("mxforge").read_text("licenses/LICENSE")
 
 
 def _sum(content):
