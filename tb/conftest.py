@@ -1,16 +1,30 @@
-"""Fixtures that put a unit through Verilator."""
+"""Fixtures that put a unit through Verilator, and a summary of what was verified."""
+import importlib
 import inspect
 import json
+from collections import Counter, defaultdict
+from dataclasses import asdict
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 ROOT = Path(__file__).resolve().parent.parent
 SIM_BUILD = ROOT / "sim_build"
+# Where the whole summary goes; the terminal gets a line a unit.
+SUMMARY = SIM_BUILD / "verified.txt"
 
 
 @pytest.fixture
-def simulate(request):
+def verified(request):
+    """``verified(unit, **counts)``: what this test verified of a unit, for the summary, if it passes."""
+    def record(unit, **counts):
+        request.node.user_properties.append(("verified", {"unit": unit} | counts))
+    return record
+
+
+@pytest.fixture
+def simulate(request, verified):
     """``simulate(component, name)``: emit, build once, and run the benches of ``mxbench.bench`` and the cocotb tests of the
     calling test's own module.
     """
@@ -31,6 +45,7 @@ def simulate(request):
         count, failed = run_benches(verilog, contract, modules, SIM_BUILD, log_file=log,
                                     extra_env={"MXFORGE_BLOCKS": str(blocks)} if blocks else None)
         assert failed == 0, f"{failed} of {count} cocotb tests failed, see {log}"
+        verified(manifest["unit"], benches=count, latencies=1)
 
     return run
 
@@ -51,3 +66,78 @@ def play(sim_build):
         return player.build(*emit(component, name), sim_build).play(inputs, **options)
 
     return run
+
+
+@pytest.fixture
+def verify(sim_build, verified):
+    """``verify(core, blocks)``: so many blocks of the unit's stimulus through its Verilog by the C++ player, between streams
+    or, without ``streamed``, bare; compares with golden, and returns how often each class of the stimulus was hit.
+
+    At full speed latency and interval must be the declared ones; ``stalls`` is a seed for idle inputs and back-pressure.
+    """
+    from mxbench.bench import compare
+    from mxforge.emit import emit
+    from mxforge.flow import player
+    from mxforge.pipeline import Streamed
+
+    def run(core, blocks, *, streamed=True, stalls=None):
+        unit = type(core).__module__.rpartition(".")[2]
+        stimulus = importlib.import_module(f"mxbench.stimulus.{unit}")
+        golden = importlib.import_module(f"mxgolden.{unit}")
+        parameters = asdict(core.parameters)
+        inputs = stimulus.blocks(parameters, blocks, np.random.default_rng(blocks))
+        expected = golden.expected(parameters, inputs)
+        text, manifest = emit(Streamed(core) if streamed else core, unit)
+        machine = player.build(text, manifest, sim_build)
+        got = machine.play(inputs, stalls=stalls)
+        compare(got, expected, inputs)
+        if stalls is None:
+            assert machine.last.latency in (None, manifest["latency"])
+            assert machine.last.interval in (None, manifest["interval"])
+        hits = stimulus.classes(parameters, inputs, expected)
+        verified(unit, configuration=repr(core.parameters), blocks=blocks, values=sum(array.size for array in got.values()),
+                 latencies=int(stalls is None and machine.last.latency is not None), classes=hits)
+        return hits
+
+    return run
+
+
+def _facts(reports):
+    """By unit: sums of what `verified` recorded, of passed tests."""
+    units = defaultdict(lambda: {"counts": Counter(), "classes": Counter(), "configurations": set(), "exhausted": []})
+    for report in reports:
+        for name, fact in getattr(report, "user_properties", ()):
+            if name != "verified":
+                continue
+            unit = units[fact["unit"]]
+            for count in "benches", "latencies", "blocks", "values":
+                unit["counts"][count] += fact.get(count, 0)
+            unit["classes"].update(fact.get("classes", {}))
+            if "configuration" in fact:
+                unit["configurations"].add(fact["configuration"])
+            if "exhausted" in fact:
+                unit["exhausted"].append((fact["exhausted"], fact["values"]))
+    return dict(sorted(units.items()))
+
+
+def pytest_terminal_summary(terminalreporter):
+    """What was verified: a line a unit, and in a file each boundary class and how often it was hit."""
+    units = _facts(terminalreporter.stats.get("passed", ()))
+    if not units:
+        return
+    say = terminalreporter.write_line
+    terminalreporter.section("verified against golden, 0 bits differ")
+    say(f"{'unit':17}{'configurations':>15}{'blocks':>13}{'values':>15}{'latency measured':>18}{'cocotb tests':>14}"
+        f"{'classes':>9}")
+    lines = []
+    for name, facts in units.items():
+        counts = facts["counts"]
+        say(f"{name:17}{len(facts['configurations']):15,}{counts['blocks']:13,}{counts['values']:15,}{counts['latencies']:18,}"
+            f"{counts['benches']:14,}{len(facts['classes']):9}")
+        lines += [f"{name}: {counts['blocks']:,} blocks of {len(facts['configurations'])} configurations, {counts['values']:,} "
+                  f"values compared, 0 differ; latency measured as declared in {counts['latencies']} plays and benches"]
+        lines += [f"    exhausted: {what}, {values:,} values" for what, values in sorted(facts["exhausted"])]
+        lines += [f"{hits:12,} x {what}" for what, hits in facts["classes"].items()]
+    SUMMARY.parent.mkdir(exist_ok=True)
+    SUMMARY.write_text("\n".join(lines) + "\n")
+    say(f"Each boundary class and how often it was hit: {SUMMARY.relative_to(ROOT)}")

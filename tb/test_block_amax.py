@@ -1,12 +1,6 @@
 # amaranth: UnusedElaboratable=no
-from dataclasses import asdict
-
-import numpy as np
 import pytest
 
-import mxgolden.block_amax
-from mxbench.bench import compare
-from mxbench.stimulus import block_amax as stimulus
 from mxforge.block_amax import BlockAmax
 from mxforge.pipeline import Streamed
 
@@ -26,13 +20,9 @@ def test_bench(simulate, options):
     {"source": "fp16", "block_size": 64, "lanes": 64},
     {"source": "bf16", "block_size": 32, "lanes": 2, "stages": 1},
 ])
-def test_volume(play, options):
-    unit = BlockAmax(**options)
-    parameters = asdict(unit.parameters)
-    inputs = stimulus.blocks(parameters, 100_000, np.random.default_rng(1))
-    expected = mxgolden.block_amax.expected(parameters, inputs)
-    compare(play(Streamed(unit), "block_amax", inputs, stalls=1), expected, inputs)
-    hits = stimulus.classes(parameters, inputs, expected)
+def test_volume(verify, options):
+    verify(BlockAmax(**options), 20_000, stalls=1)
+    hits = verify(BlockAmax(**options), 100_000)
     assert all(hits.values()), hits
 
 

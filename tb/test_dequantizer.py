@@ -6,7 +6,6 @@ import pytest
 
 import mxgolden.dequantizer
 from mxbench.bench import compare
-from mxbench.stimulus import dequantizer as stimulus
 from mxforge.dequantizer import Dequantizer
 from mxforge.formats import ELEMENTS, WIDES
 from mxforge.pipeline import Streamed
@@ -31,24 +30,32 @@ def every_pair(element, lanes):
 
 @pytest.mark.parametrize("overflow", ["inf", "saturate"])
 @pytest.mark.parametrize(("element", "target"), list(itertools.product(ELEMENTS, WIDES)))
-def test_every_pair_in_every_lane(play, record_property, element, target, overflow):
+def test_every_pair_in_every_lane(play, verified, element, target, overflow):
     lanes = 4 if overflow == "saturate" else 32 if element in ("e4m3", "e5m2") else 8
     unit = Dequantizer(element=element, target=target, overflow=overflow, lanes=lanes, stages=2)
     inputs = every_pair(element, unit.parameters.lanes)
     got = play(Streamed(unit), "dequantizer", inputs)
     compare(got, mxgolden.dequantizer.expected(vars(unit.parameters), inputs), inputs)
-    record_property("pairs", got["values"].size)
+    pairs = 256 << ELEMENTS[element].width
+    verified("dequantizer", values=got["values"].size,
+             exhausted=f"{element} to {target}, overflow {overflow}: {pairs:,} pairs of code and scale in each of {lanes} lanes")
 
 
 @pytest.mark.parametrize("stages", range(len(Dequantizer.CUTS) + 1))
-def test_every_depth(play, stages):
+def test_every_depth(verify, stages):
     unit = Dequantizer(element="e5m2", target="fp16", lanes=8, stages=stages)
-    inputs = stimulus.blocks(vars(unit.parameters), 100_000, np.random.default_rng(stages))
-    expected = mxgolden.dequantizer.expected(vars(unit.parameters), inputs)
-    compare(play(Streamed(unit), "dequantizer", inputs, stalls=stages), expected, inputs)
-    compare(play(unit, "dequantizer_bare", inputs), expected, inputs)
-    hits = stimulus.classes(vars(unit.parameters), inputs, expected)
+    verify(unit, 20_000, streamed=False)
+    verify(unit, 20_000, stalls=stages)
+    hits = verify(unit, 100_000)
     assert all(hits.values()), hits
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("element", ["e4m3", "e5m2"])
+@pytest.mark.parametrize("target", WIDES)
+def test_ten_million_blocks(verify, element, target):
+    for part in range(10):
+        verify(Dequantizer(element=element, target=target, stages=2), 1_000_000 + part)
 
 
 @pytest.mark.parametrize(("values", "error", "message"), [

@@ -4,9 +4,6 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-import mxgolden.dot_accumulator
-from mxbench.bench import compare
-from mxbench.stimulus import dot_accumulator as stimulus
 from mxforge.dot_accumulator import DotAccumulator
 from mxforge.pipeline import Streamed
 
@@ -26,19 +23,6 @@ def test_dot_accumulator(simulate, parameters):
     simulate(Streamed(DotAccumulator(**parameters)), "dot_accumulator")
 
 
-def play_blocks(play, parameters, count):
-    unit = Streamed(DotAccumulator(**parameters))
-    parameters = vars(unit.parameters)
-    inputs = stimulus.blocks(parameters, count, np.random.default_rng(len(repr(parameters))))
-    wanted = mxgolden.dot_accumulator.expected(parameters, inputs)
-    counts = stimulus.classes(parameters, inputs, wanted)
-    print(parameters)
-    for name, hits in counts.items():
-        print(f"{hits:7d} x {name}")
-    compare(play(unit, "dot_accumulator", inputs), wanted)
-    return counts
-
-
 # Each pair of choices at least once; every format, both signs of each special value.
 EXACT = [
     {"stages": 0},
@@ -52,8 +36,8 @@ EXACT = [
 
 
 @pytest.mark.parametrize("parameters", EXACT)
-def test_exact_in_volume(play, parameters):
-    counts = play_blocks(play, {"window": 254} | parameters, 100_000)
+def test_exact_in_volume(verify, parameters):
+    counts = verify(DotAccumulator(**parameters), 100_000)
     narrow = parameters.get("window", 254) < 200
     # A narrow window's numbers are neither so small nor so large; without c there is no NaN but of elements or scales.
     unlikely = {"Inf", "-0"} if narrow else set()
@@ -78,8 +62,8 @@ FP32 = [
 
 
 @pytest.mark.parametrize("parameters", FP32)
-def test_fp32_in_volume(play, parameters):
-    counts = play_blocks(play, parameters, 100_000)
+def test_fp32_in_volume(verify, parameters):
+    counts = verify(DotAccumulator(**parameters), 100_000)
     # Without -0 to start from, a chain has none: +0 and -0 make +0. The tensor core has none at all.
     unlikely = set() if parameters["accumulation"] == "fp32_fused" else {"-0"}
     assert all(hits for name, hits in counts.items() if name not in unlikely), counts
@@ -100,9 +84,11 @@ def test_interval():
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("parameters", [{}, {"a_element": "e5m2", "window": 24}])
-def test_exact_in_more_volume(play, parameters):
-    play_blocks(play, {"stages": 12} | parameters, 10_000_000)
+@pytest.mark.parametrize("parameters", [
+    {}, {"a_element": "e5m2", "window": 24}, *({"accumulation": name} for name in ("fp32_fused", "fp32_chain", "blackwell"))])
+def test_ten_million_blocks(verify, parameters):
+    for part in range(10):
+        verify(DotAccumulator(stages=12, **parameters), 1_000_000 + part)
 
 
 # NaN of the sample has another code than ours; what is NaN is the same.

@@ -37,7 +37,7 @@ def expectations(units, inputs):
 
 
 @pytest.mark.parametrize("source", ["bf16", "fp16"])
-def test_every_value(play, record_property, source):
+def test_every_value(play, verified, source):
     """All codes of the source, each under scales where its subnormals count, in the middle, and at the ends."""
     lanes = 4
     units = dict(every_cast(source, "rne", lanes=lanes))
@@ -45,13 +45,14 @@ def test_every_value(play, record_property, source):
     values = np.arange(1 << 16, dtype=np.uint16).reshape(-1, lanes)
     inputs = {"scale": np.repeat(np.array(scales, np.uint8), len(values)), "values": np.tile(values, (len(scales), 1))}
     compare(play(SideBySide(units), "element_cast", inputs), expectations(units, inputs), inputs)
-    record_property("values", len(units) * inputs["values"].size)
+    verified("element_cast", exhausted=f"{source}: all 65,536 values under {len(scales)} scales, {len(units)} casts",
+             values=len(units) * inputs["values"].size)
 
 
 @pytest.mark.parametrize(("source", "rounding", "stages"), [
     ("fp32", "rne", 6), ("fp32", "stochastic", 3), ("bf16", "stochastic", 5), ("fp16", "stochastic", 0), ("fp16", "rne", 1),
 ])
-def test_volume(play, source, rounding, stages):
+def test_volume(play, verified, source, rounding, stages):
     units = dict(every_cast(source, rounding, lanes=4, stages=stages))
     for unit in units.values():
         parameters = asdict(unit.parameters)
@@ -61,16 +62,15 @@ def test_volume(play, source, rounding, stages):
         name = f"{parameters['element']}_{parameters['overflow']}"
         hits = stimulus.classes(parameters, inputs, {"elements": expected[name]})
         assert all(hits.values()), (name, hits)
+        verified("element_cast", configuration=repr(unit.parameters), blocks=len(inputs["scale"]),
+                 values=sum(array.size for array in expected.values()), classes=hits)
 
 
 @pytest.mark.parametrize("stages", range(len(ElementCast.CUTS) + 1))
-def test_every_depth(play, stages):
+def test_every_depth(verify, stages):
     unit = ElementCast(source="bf16", element="e4m3", overflow="ieee", lanes=2, stages=stages)
-    parameters = asdict(unit.parameters)
-    inputs = stimulus.blocks(parameters, 20_000, np.random.default_rng(stages))
-    expected = mxgolden.element_cast.expected(parameters, inputs)
-    compare(play(Streamed(unit), "element_cast", inputs, stalls=stages), expected, inputs)
-    compare(play(unit, "element_cast_bare", inputs), expected, inputs)
+    verify(unit, 20_000, stalls=stages)
+    verify(unit, 20_000, streamed=False)
 
 
 def test_random_bits_are_asked_for_only_by_stochastic_rounding():

@@ -1,12 +1,6 @@
 # amaranth: UnusedElaboratable=no
-from dataclasses import asdict
-
-import numpy as np
 import pytest
 
-import mxgolden.lfsr
-from mxbench.bench import compare
-from mxbench.stimulus import lfsr as stimulus
 from mxforge.lfsr import Lfsr, initial_states
 from mxforge.pipeline import Streamed
 
@@ -17,13 +11,10 @@ def test_bench(simulate, options):
 
 
 @pytest.mark.parametrize("seed", [0, 1, 0x123456789ABCDEF0])
-def test_volume(play, seed):
+def test_volume(verify, seed):
     unit = Lfsr(width=16, lanes=8, seed=seed)
-    parameters = asdict(unit.parameters)
-    inputs = stimulus.blocks(parameters, 100_000, np.random.default_rng(1))
-    expected = mxgolden.lfsr.expected(parameters, inputs)
-    compare(play(Streamed(unit), "lfsr", inputs, stalls=seed % 1000), expected, inputs)
-    hits = stimulus.classes(parameters, inputs, expected)
+    verify(unit, 20_000, stalls=seed % 1000)
+    hits = verify(unit, 100_000)
     assert all(hits.values()), hits
 
 

@@ -1,13 +1,8 @@
 # amaranth: UnusedElaboratable=no
 import itertools
-from dataclasses import asdict
 
-import numpy as np
 import pytest
 
-import mxgolden.quantizer
-from mxbench.bench import compare
-from mxbench.stimulus import quantizer as stimulus
 from mxforge.formats import ELEMENTS, WIDES
 from mxforge.pipeline import Streamed
 from mxforge.quantizer import Quantizer
@@ -43,15 +38,9 @@ COVER = [
 ]
 
 
-def check(play, options, blocks, **stalls):
-    unit = Quantizer(**options)
-    parameters = asdict(unit.parameters)
-    inputs = stimulus.blocks(parameters, blocks, np.random.default_rng(blocks))
-    expected = mxgolden.quantizer.expected(parameters, inputs)
-    compare(play(Streamed(unit), "quantizer", inputs, **stalls), expected, inputs)
-    hits = stimulus.classes(parameters, inputs, expected)
+def check(verify, options, blocks, **options_of_play):
+    hits = verify(Quantizer(**options), blocks, **options_of_play)
     assert all(hits.values()), hits
-    return hits
 
 
 @pytest.mark.parametrize("options", [
@@ -65,12 +54,10 @@ def test_bench(simulate, options):
 
 
 @pytest.mark.parametrize("values", COVER, ids=lambda values: "-".join(map(str, values)))
-def test_volume(play, record_property, values):
+def test_volume(verify, values):
     options = dict(zip(NAMES, values, strict=True))
     # As many values in large blocks as in small ones.
-    hits = check(play, options, 100_000 * 32 // max(32, options["block_size"]))
-    for name, count in hits.items():
-        record_property(name, count)
+    check(verify, options, 100_000 * 32 // max(32, options["block_size"]))
 
 
 def test_cover_is_one():
@@ -92,35 +79,32 @@ def test_cover_is_one():
     *((2, n) for n in (1, 3, 4, 8)),
     *((1, n) for n in (0, 7)),
 ])
-def test_every_depth(play, lanes, stages):
+def test_every_depth(verify, lanes, stages):
     """Blocks of 8, in one beat and in several, with idle and back-pressure."""
-    check(play, {"source": "bf16", "block_size": 8, "lanes": lanes, "stages": stages}, 10_000, stalls=stages)
+    check(verify, {"source": "bf16", "block_size": 8, "lanes": lanes, "stages": stages}, 10_000, stalls=stages)
 
 
 @pytest.mark.parametrize(("lanes", "stages"), [(8, 10), (2, 5), (1, 0)])
-def test_bare_core(play, lanes, stages):
-    unit = Quantizer(source="bf16", block_size=8, lanes=lanes, stages=stages)
-    parameters = asdict(unit.parameters)
-    inputs = stimulus.blocks(parameters, 10_000, np.random.default_rng(1))
-    compare(play(unit, "quantizer_bare", inputs), mxgolden.quantizer.expected(parameters, inputs), inputs)
+def test_bare_core(verify, lanes, stages):
+    verify(Quantizer(source="bf16", block_size=8, lanes=lanes, stages=stages), 10_000, streamed=False)
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize(("source", "element", "rule"), list(itertools.product(WIDES, ELEMENTS, SCALE_RULES)))
-def test_product(play, source, element, rule):
+def test_product(verify, source, element, rule):
     has_nan = ELEMENTS[element].has_nan
     specials = [("block", "saturate"), ("element", "ieee"), ("element", "saturate")] if has_nan else [("block", "saturate")]
     for (policy, overflow), rounding, lanes in itertools.product(specials, ("rne", "stochastic"), (8, 2)):
-        check(play, {"source": source, "element": element, "scale_rule": rule, "nan_policy": policy, "overflow": overflow,
-                     "rounding": rounding, "block_size": 8, "lanes": lanes, "stages": 3}, 100_000)
+        check(verify, {"source": source, "element": element, "scale_rule": rule, "nan_policy": policy, "overflow": overflow,
+                       "rounding": rounding, "block_size": 8, "lanes": lanes, "stages": 3}, 100_000)
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("element", ["e4m3", "e5m2"])
 @pytest.mark.parametrize("source", WIDES)
-def test_ten_million_blocks(play, source, element):
+def test_ten_million_blocks(verify, source, element):
     for part in range(10):
-        check(play, {"source": source, "element": element, "stages": 3}, 1_000_000 + part)
+        check(verify, {"source": source, "element": element, "stages": 3}, 1_000_000 + part)
 
 
 @pytest.mark.parametrize(("values", "error", "message"), [

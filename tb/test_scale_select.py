@@ -37,11 +37,13 @@ def check_every_rule(play, source, magnitudes, lanes=4):
     inputs = {"amaxes": magnitudes.reshape(-1, lanes)}
     expected = {name: mxgolden.scale_select.expected(asdict(unit.parameters), inputs)["scales"] for name, unit in units.items()}
     compare(play(SideBySide(units), "scale_select", inputs), expected, inputs)
+    return len(units) * magnitudes.size
 
 
 @pytest.mark.parametrize("source", ["bf16", "fp16"])
-def test_every_amax_under_every_rule(play, source):
-    check_every_rule(play, source, np.arange(1 << 15, dtype=np.uint16))
+def test_every_amax_under_every_rule(play, verified, source):
+    values = check_every_rule(play, source, np.arange(1 << 15, dtype=np.uint16))
+    verified("scale_select", exhausted=f"{source}: all 32,768 magnitudes under every rule, element and policy", values=values)
 
 
 def test_fp32_thresholds_under_every_rule(play):
@@ -59,6 +61,18 @@ def test_classes():
         inputs = stimulus.blocks(parameters, 600, np.random.default_rng(1))
         hits = stimulus.classes(parameters, inputs, mxgolden.scale_select.expected(parameters, inputs))
         assert all(hits.values()), (parameters, hits)
+
+
+@pytest.mark.parametrize("options", [
+    {"lanes": 4, "stages": 2},
+    {"element": "e5m2", "scale_rule": "even", "nan_policy": "element", "lanes": 2, "stages": 1},
+    {"source": "fp16", "element": "e2m1", "scale_rule": "floor", "lanes": 3},
+    {"source": "bf16", "element": "mxint8", "scale_rule": "unit", "lanes": 1, "stages": 2},
+])
+def test_volume(verify, options):
+    verify(ScaleSelect(**options), 20_000, stalls=1)
+    hits = verify(ScaleSelect(**options), 100_000)
+    assert all(hits.values()), hits
 
 
 @pytest.mark.parametrize(("values", "error", "message"), [

@@ -168,6 +168,8 @@ def _exact(total, exponent, c):
     """``total * 2**exponent + c`` as (integer, exponent); c in FP32 bits, finite."""
     field, fraction = (c >> 23) & 0xFF, c & 0x7FFFFF
     significand = (fraction | (0x800000 if field else 0)) * (-1 if c >> 31 else 1)
+    if not significand:
+        return total, exponent
     place = max(field, 1) - 150
     least = min(exponent, place)
     return (total << (exponent - least)) + (significand << (place - least)), least
@@ -217,8 +219,9 @@ def classes(parameters, inputs, outputs):
         counts |= {
             "Inf from elements": int(np.sum(~finite & (magnitude == inf))),
             "Inf times zero": int(np.sum((np.isnan(products) & ~np.isnan(a_values) & ~np.isnan(b_values)).any(axis=1))),
-            "infinities of both signs": int(np.sum((products == np.inf).any(axis=1) & (products == -np.inf).any(axis=1))),
         }
+        if parameters["block_size"] > 1:
+            counts["infinities of both signs"] = int(np.sum((products == np.inf).any(axis=1) & (products == -np.inf).any(axis=1)))
     if parameters["addend"]:
         counts |= {
             "C is NaN": int(np.sum(c & 0x7FFFFFFF > 0x7F800000)), "C is Inf": int(np.sum(c & 0x7FFFFFFF == 0x7F800000)),
@@ -227,7 +230,9 @@ def classes(parameters, inputs, outputs):
         }
 
     exponents = inputs["a_scale"].astype(np.int64) + inputs["b_scale"] - 254 + a.lsb + b.lsb
-    named = ["zero block", "sum cancels to zero", "sum of one last place"]
+    named = ["zero block", "sum of one last place"]
+    if parameters["block_size"] > 1:
+        named.append("sum cancels to zero")
     if parameters["addend"]:
         named += ["sum and C cancel to zero", "C alone counts", "C vanishes", "C and sum of opposite sign"]
     if parameters["accumulation"] == "exact":
