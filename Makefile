@@ -6,7 +6,7 @@ BIN := $(VENV)/bin
 JOBS ?= $(shell nproc 2>/dev/null || echo 1)
 
 .DEFAULT_GOAL := demo
-.PHONY: demo test test-all lint verilog exhaustive clean distclean
+.PHONY: demo test test-all lint verilog exhaustive readme clean distclean
 
 demo: $(VENV)/.demo
 	@$(BIN)/mxforge demo --build-dir $(BUILD)
@@ -26,6 +26,10 @@ verilog: $(VENV)/.demo
 
 exhaustive: $(VENV)/.demo
 	@$(BIN)/mxforge exhaustive --build-dir $(BUILD)
+
+# The tables of README, from the manifests.
+readme: $(VENV)/.demo
+	@$(BIN)/python -m mxforge.flow.tables README.md
 
 # Keeps .venv; `make distclean` removes that too.
 clean:

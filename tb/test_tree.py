@@ -1,0 +1,97 @@
+"""The tree keeps its own laws."""
+import ast
+import sys
+from pathlib import Path
+
+import pytest
+
+from mxforge import catalog
+from mxforge.flow import tables
+
+ROOT = Path(__file__).resolve().parent.parent
+RTL = ROOT / "rtl" / "mxforge"
+TB = ROOT / "tb"
+# Tested where they are used: by every test, or by those of the units that are made of them.
+TESTED_ELSEWHERE = {
+    "blackwell": "test_scaled_dot", "cli": "test_cli", "emit": "test_catalog", "errors": "test_cli", "raw": "test_formats",
+    "round": "test_arith", "scaled_add": "test_scaled_dot", "unit": "test_catalog",
+    "flow/bundle": "flow/test_bundle", "flow/run": "test_cli", "flow/tables": "test_tree",
+}
+
+
+def modules(folder):
+    return sorted(path for path in folder.rglob("*.py") if not path.name.startswith("__"))
+
+
+def imports(path):
+    """Top-level packages that the module imports by absolute name."""
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.Import):
+            yield from (name.name.partition(".")[0] for name in node.names)
+        elif isinstance(node, ast.ImportFrom) and not node.level:
+            yield node.module.partition(".")[0]
+
+
+@pytest.mark.parametrize("name", [str(path.relative_to(RTL).with_suffix("")) for path in modules(RTL)])
+def test_every_module_has_its_test(name):
+    folder, _, module = name.rpartition("/")
+    test = TESTED_ELSEWHERE.get(name) or f"{folder}/test_{module}".lstrip("/")
+    assert (TB / f"{test}.py").exists()
+
+
+@pytest.mark.parametrize("unit", catalog.UNITS)
+def test_every_unit_has_its_golden_stimulus_bench_and_entry(unit):
+    for path in (RTL / f"{unit}.py", TB / "mxgolden" / f"{unit}.py", TB / "mxbench" / "stimulus" / f"{unit}.py",
+                 TB / f"test_{unit}.py"):
+        assert path.exists(), path
+    test = (TB / f"test_{unit}.py").read_text()
+    assert "simulate(" in test and "verify(" in test, f"test_{unit} lacks a bench in cocotb or in volume"
+    assert catalog.ENTRIES[unit].unit == unit
+    assert catalog.UNITS[unit].__doc__.count("Members\n") == 1, "its docstring must say what its ports carry"
+
+
+def test_every_parameter_matters_in_a_test():
+    """Each parameter of a unit is given a value in the unit's test."""
+    for unit, component in catalog.UNITS.items():
+        test = (TB / f"test_{unit}.py").read_text()
+        for name in component.Parameters.__dataclass_fields__:
+            assert f'"{name}"' in test or f"{name}=" in test, f"test_{unit} never sets {name}"
+
+
+def test_golden_imports_numpy_only():
+    for path in modules(TB / "mxgolden"):
+        allowed = {"numpy"} | sys.stdlib_module_names
+        assert set(imports(path)) <= allowed, path
+
+
+def test_bench_needs_no_generator():
+    for path in modules(TB / "mxbench"):
+        assert "mxforge" not in set(imports(path)) and "amaranth" not in set(imports(path)), path
+
+
+def test_units_import_no_host_tools():
+    for path in sorted(RTL.glob("*.py")):
+        if path.stem not in ("cli", "__main__"):
+            assert not any(node.module and node.module.startswith("flow") for node in ast.walk(ast.parse(path.read_text()))
+                           if isinstance(node, ast.ImportFrom) and node.level), path
+
+
+def test_tables_of_readme_are_made_from_manifests():
+    text = (ROOT / "README.md").read_text()
+    for name in tables.TABLES:
+        assert f"<!-- table {name}: made by make readme -->" in text
+    assert tables.filled(text) == text, "run: make readme"
+
+
+def test_tables_are_made():
+    text = "a\n<!-- table ports: made by make readme -->\nold\n<!-- end of table -->\nb\n"
+    made = tables.filled(text)
+    assert "old" not in made and made.startswith("a\n") and made.endswith("-->\nb\n")
+    assert "| `dequantizer` | `scale` 8, `elements` 32 x 8 = 264 | `values` 32 x 32 = 1024 |" in made
+    assert tables.filled(made) == made
+
+
+def test_changelog_names_every_unit():
+    text = (ROOT / "CHANGELOG.md").read_text()
+    for component in catalog.UNITS.values():
+        assert f"`{component.__name__}`" in text
