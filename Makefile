@@ -8,7 +8,7 @@ JOBS ?= $(shell nproc 2>/dev/null || echo 1)
 .DEFAULT_GOAL := demo
 .PHONY: demo test test-all lint verilog exhaustive readme clean distclean
 
-demo: $(VENV)/.demo
+demo: verilog
 	@$(BIN)/mxforge demo --build-dir $(BUILD)
 
 test: $(VENV)/.dev
