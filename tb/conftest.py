@@ -68,36 +68,80 @@ def play(sim_build):
     return run
 
 
+def _unit_of(core):
+    return type(core).__module__.rpartition(".")[2]
+
+
 @pytest.fixture
 def verify(sim_build, verified):
     """``verify(core, blocks)``: so many blocks of the unit's stimulus through its Verilog by the C++ player, between streams
     or, without ``streamed``, bare; compares with golden, and returns how often each class of the stimulus was hit.
 
     At full speed latency and interval must be the declared ones; ``stalls`` is a seed for idle inputs and back-pressure.
+    ``mixed`` times more blocks are made of the stimulus by dealing the rows of each array anew (but for marks, whose order
+    has a meaning).
     """
     from mxbench.bench import compare
     from mxforge.emit import emit
     from mxforge.flow import player
     from mxforge.pipeline import Streamed
 
-    def run(core, blocks, *, streamed=True, stalls=None):
-        unit = type(core).__module__.rpartition(".")[2]
+    def run(core, blocks, *, streamed=True, stalls=None, mixed=0):
+        unit = _unit_of(core)
         stimulus = importlib.import_module(f"mxbench.stimulus.{unit}")
         golden = importlib.import_module(f"mxgolden.{unit}")
         parameters = asdict(core.parameters)
-        inputs = stimulus.blocks(parameters, blocks, np.random.default_rng(blocks))
-        expected = golden.expected(parameters, inputs)
+        rng = np.random.default_rng(blocks)
+        first = stimulus.blocks(parameters, blocks, rng)
         text, manifest = emit(Streamed(core) if streamed else core, unit)
         machine = player.build(text, manifest, sim_build)
-        got = machine.play(inputs, stalls=stalls)
-        compare(got, expected, inputs)
-        if stalls is None:
-            assert machine.last.latency in (None, manifest["latency"])
-            assert machine.last.interval in (None, manifest["interval"])
-        hits = stimulus.classes(parameters, inputs, expected)
-        verified(unit, configuration=repr(core.parameters), blocks=blocks, values=sum(array.size for array in got.values()),
-                 latencies=int(stalls is None and machine.last.latency is not None), classes=hits)
+        hits = Counter()
+        for n in range(1 + mixed):
+            inputs = first if n == 0 else {
+                name: array if name in ("first", "last") else rng.permutation(array) for name, array in first.items()}
+            expected = golden.expected(parameters, inputs)
+            got = machine.play(inputs, stalls=stalls)
+            compare(got, expected, inputs)
+            if stalls is None:
+                assert machine.last.latency in (None, manifest["latency"])
+                assert machine.last.interval in (None, manifest["interval"])
+            if n == 0:
+                hits = stimulus.classes(parameters, inputs, expected)
+            verified(unit, configuration=repr(core.parameters), blocks=blocks, values=sum(array.size for array in got.values()),
+                     latencies=int(n == 0 and stalls is None and machine.last.latency is not None),
+                     classes=hits if n == 0 else {})
         return hits
+
+    return run
+
+
+@pytest.fixture
+def verify_together(play, verified):
+    """``verify_together(units, blocks)``: bare cores, by name, which take the same input, in one model; each one's stimulus in
+    turn, ``blocks`` of it, through all of them.
+    """
+    from side_by_side import SideBySide
+
+    from mxbench.bench import compare
+
+    def run(units, blocks):
+        unit = _unit_of(next(iter(units.values())))
+        stimulus = importlib.import_module(f"mxbench.stimulus.{unit}")
+        golden = importlib.import_module(f"mxgolden.{unit}")
+        pieces = [stimulus.blocks(asdict(core.parameters), blocks, np.random.default_rng(n))
+                  for n, core in enumerate(units.values())]
+        widest = max(pieces, key=len)
+        inputs = {name: np.concatenate([piece.get(name, widest[name]) for piece in pieces]) for name in widest}
+        expected = {}
+        for name, core in units.items():
+            fields = [field for field, _ in core.signature.members["i"].shape]
+            parameters = asdict(core.parameters)
+            outputs = golden.expected(parameters, {field: inputs[field] for field in fields})
+            expected |= {SideBySide.key(name, field, core): array for field, array in outputs.items()}
+            verified(unit, configuration=repr(core.parameters), blocks=len(inputs[fields[0]]),
+                     values=sum(array.size for array in outputs.values()),
+                     classes=stimulus.classes(parameters, {field: inputs[field] for field in fields}, outputs))
+        compare(play(SideBySide(units), unit, inputs), expected, inputs)
 
     return run
 

@@ -1,4 +1,4 @@
-"""Many configurations of a unit in one model, so that one build and one play exhaust them all."""
+"""Many configurations of a unit in one model, so that one build and one play do for them all."""
 from amaranth import *
 from amaranth.lib import data
 
@@ -8,13 +8,32 @@ __all__ = ["SideBySide"]
 
 
 class SideBySide(Unit):
-    """``units`` (by name), of one field of output, with the first one's input; the output has that field of each by its name."""
+    """``units`` (by name), which have the timing of the first one and fields of its input. The output has each unit's fields
+    under its name: ``name``, if its output is a single field, else ``name_field``.
+    """
     def __init__(self, units):
         self._units = units
         first = next(iter(units.values()))
-        layouts = {name: unit.signature.members["o"].shape for name, unit in units.items()}
-        fields = {name: next(iter(layout))[1].shape for name, layout in layouts.items()}
+        self.is_stateful, self.cadence = first.is_stateful, first.cadence
+        self._latency, self._beats = first.latency, first.beats
+        for unit in units.values():
+            assert (unit.latency, unit.beats, unit.cadence) == (self._latency, self._beats, self.cadence)
+        fields = {}
+        for name, unit in units.items():
+            fields |= {self.key(name, field, unit): value.shape for field, value in unit.signature.members["o"].shape}
         super().__init__(first.parameters, i=first.signature.members["i"].shape, o=data.StructLayout(fields))
+
+    @staticmethod
+    def key(name, field, unit):
+        return name if len(list(unit.signature.members["o"].shape)) == 1 else f"{name}_{field}"
+
+    @property
+    def latency(self):
+        return self._latency
+
+    @property
+    def beats(self):
+        return self._beats
 
     def elaborate(self, platform):
         m = Module()
@@ -23,6 +42,9 @@ class SideBySide(Unit):
             m.submodules[name] = unit
             for key, _ in unit.i.shape():
                 m.d.comb += unit.i[key].eq(self.i[key])
-            m.d.comb += self.o[name].eq(unit.o.as_value())
+            for key, _ in unit.o.shape():
+                m.d.comb += self.o[self.key(name, key, unit)].eq(unit.o[key])
+            if self.is_stateful:
+                m.d.comb += [unit.i_valid.eq(self.i_valid), self.o_valid.eq(unit.o_valid)]
 
         return m

@@ -90,21 +90,26 @@ def test_bare_core(verify, lanes, stages):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(("source", "element", "rule"), list(itertools.product(WIDES, ELEMENTS, SCALE_RULES)))
-def test_product(verify, source, element, rule):
-    has_nan = ELEMENTS[element].has_nan
-    specials = [("block", "saturate"), ("element", "ieee"), ("element", "saturate")] if has_nan else [("block", "saturate")]
-    for (policy, overflow), rounding, lanes in itertools.product(specials, ("rne", "stochastic"), (8, 2)):
-        check(verify, {"source": source, "element": element, "scale_rule": rule, "nan_policy": policy, "overflow": overflow,
-                       "rounding": rounding, "block_size": 8, "lanes": lanes, "stages": 3}, 100_000)
+@pytest.mark.parametrize("lanes", [8, 2])
+@pytest.mark.parametrize(("source", "element"), list(itertools.product(WIDES, ELEMENTS)))
+def test_product(verify_together, source, element, lanes):
+    """All choices together, but for the sizes: up to 48 quantizers of one source and element in one model."""
+    specials = [("block", "saturate")]
+    if ELEMENTS[element].has_nan:
+        specials += [("block", "ieee"), ("element", "ieee"), ("element", "saturate")]
+    # The first one's input has the random numbers that all the stochastic ones take.
+    verify_together({
+        f"{rule}_{policy}_{overflow}_{rounding}": Quantizer(
+            source=source, element=element, scale_rule=rule, nan_policy=policy, overflow=overflow, rounding=rounding,
+            block_size=8, lanes=lanes, stages=3)
+        for rounding, rule, (policy, overflow) in itertools.product(("stochastic", "rne"), SCALE_RULES, specials)}, 2_500)
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("element", ["e4m3", "e5m2"])
 @pytest.mark.parametrize("source", WIDES)
 def test_ten_million_blocks(verify, source, element):
-    for part in range(10):
-        check(verify, {"source": source, "element": element, "stages": 3}, 1_000_000 + part)
+    verify(Quantizer(source=source, element=element, stages=3), 1_000_000, mixed=9)
 
 
 @pytest.mark.parametrize(("values", "error", "message"), [
