@@ -153,6 +153,9 @@ def run(build_dir, *, quick=False, only=(), jobs=None, console=None):
     again. ``quick`` takes a sample of the long sweeps.
     """
     console = console or Console()
+    if not console.is_terminal:
+        # Files and pipes have no edge to wrap at.
+        console.width = max(console.width, 100)
     verilator.runtime(build_dir)
     chosen = [sweep for sweep in sweeps(quick) if not only or any(word in str(sweep) for word in only)]
     if not chosen:
