@@ -22,7 +22,7 @@ lint: $(VENV)/.dev
 	$(BIN)/mxforge lint --build-dir $(BUILD)
 
 verilog: $(VENV)/.demo
-	@$(BIN)/mxforge verilog -o $(BUILD)/verilog
+	@$(BIN)/mxforge verilog --force -o $(BUILD)/verilog
 
 exhaustive: $(VENV)/.demo
 	@$(BIN)/mxforge exhaustive --build-dir $(BUILD)

@@ -19,6 +19,9 @@ def test_bench(simulate, options):
     {"source": "fp32", "block_size": 32, "lanes": 32, "nan_policy": "element", "stages": 5},
     {"source": "fp16", "block_size": 64, "lanes": 64},
     {"source": "bf16", "block_size": 32, "lanes": 2, "stages": 1},
+    {"source": "fp32", "block_size": 16, "lanes": 8},
+    {"source": "fp16", "block_size": 8, "lanes": 1, "nan_policy": "element", "stages": 1},
+    {"source": "bf16", "block_size": 4, "lanes": 4, "nan_policy": "element", "stages": 2},
 ])
 def test_volume(verify, options):
     verify(BlockAmax(**options), 20_000, stalls=1)

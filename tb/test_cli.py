@@ -1,10 +1,12 @@
 """The command line, as users meet it."""
+import io
 import json
 import os
 import signal
 import subprocess
 import sys
 import time
+import zipfile
 from pathlib import Path
 
 import numpy as np
@@ -44,6 +46,17 @@ def folder(tmp_path):
     np.savez(tmp_path / "short.npz", scale=vectors()["scale"][:-1], elements=vectors()["elements"])
     np.savez(tmp_path / "object.npz", scale=np.array([{}]), elements=vectors()["elements"])
     np.save(tmp_path / "one.npy", vectors()["scale"])
+    (tmp_path / "cut.npy").write_bytes((tmp_path / "one.npy").read_bytes()[:60])
+    whole = (tmp_path / "good.npz").read_bytes()
+    (tmp_path / "cut.npz").write_bytes(whole[:-40])
+    with zipfile.ZipFile(tmp_path / "header.npz", "w") as archive:
+        archive.writestr("scale.npy", (tmp_path / "cut.npy").read_bytes())
+    with zipfile.ZipFile(tmp_path / "huge.npz", "w") as archive:
+        header = io.BytesIO()
+        np.lib.format.write_array_header_1_0(header, {"descr": "|u1", "fortran_order": False, "shape": (1 << 50,)})
+        archive.writestr("scale.npy", header.getvalue())
+    pair = {f"{side}_{name}": array for side in "ab" for name, array in vectors(4).items()}
+    np.savez(tmp_path / "silent.npz", first=np.zeros(4, np.uint8), last=np.ones(4, np.uint8), c=np.zeros(4, np.uint32), **pair)
     (tmp_path / "text.npz").write_text("no arrays")
     (tmp_path / "file").write_text("a file")
     (tmp_path / "mine").mkdir()
@@ -58,6 +71,16 @@ RUN = "run dequantizer --in {} -o r.npz"
     ("emti dequantizer", "no command 'emti'; did you mean emit?"),
     ("frobnicate", "no command 'frobnicate'; see mxforge --help"),
     ("emit", "Missing argument 'NAME'."),
+    ("emit --lanes 4", "Missing argument 'NAME'."),
+    ("emit --", "Missing argument 'NAME'."),
+    ("run --in good.npz -o r.npz", "Missing argument 'NAME'."),
+    ("emit dequantizer --name=", "--name must be a Verilog identifier, not ''"),
+    ("emit dequantizer --name o", "--name must not be that of a port or of Verilator's own top, o"),
+    ("emit dequantizer --name TOP", "--name must not be that of a port or of Verilator's own top, TOP"),
+    ("emit dequantizer --name " + "n" * 101, "--name must have 100 characters at most, not 101"),
+    ("emit dequantizer -o /proc/unit", "/proc/unit can't be written"),
+    ("emit quantizer --block-size 16", "lanes must divide block_size (16), not 32; set both"),
+    ("verilog -o file", "file is a file; -o must be a directory"),
     ("emit dequantiser", "no unit or catalogue entry 'dequantiser'; did you mean dequantizer"),
     ("emit xyzzy", "no unit or catalogue entry 'xyzzy'; see mxforge list"),
     ("emit dequantizer --element e4m4", "element must be one of e4m3, e5m2, e3m2, e2m3, e2m1, mxint8, not 'e4m4'"),
@@ -85,6 +108,18 @@ RUN = "run dequantizer --in {} -o r.npz"
     (RUN.format("short.npz"), "inputs must have as many rows each, not scale 99, elements 100"),
     (RUN.format("good.npz") + " --waves w.gtk", "waves must be a .fst or .vcd file, not w.gtk"),
     ("run dequantizer --in good.npz -o none/r.npz", "none/r.npz can't be written: there is no directory none"),
+    (RUN.format("cut.npz"), "cut.npz must be an .npz file of arrays, as numpy.savez writes it"),
+    (RUN.format("header.npz"), "header.npz must be an .npz file of arrays, as numpy.savez writes it"),
+    (RUN.format("huge.npz"), "huge.npz must be an .npz file of arrays, as numpy.savez writes it"),
+    ("run dot_accumulator --in silent.npz -o r.npz", "wanted `first` on the first row of each of 1 slots, got none on row 0"),
+    ("run dequantizer --in good.npz -o mine", "mine is a directory; it must be a file"),
+    ("run dequantizer --in good.npz -o /proc/r.npz", "/proc/r.npz can't be written"),
+    ("run dequantizer --in good.npz -o r.fst --waves r.fst", "the waves would replace r.fst; --waves must be another file"),
+    ("run dequantizer --in good.npz -o r.npz --waves mine", "mine is a directory; it must be a file"),
+    ("demo --weights cut.npy", "cut.npy is no whole .npy file of numbers"),
+    ("demo --weights good.npz", "weights must be a .safetensors or .npy file, not good.npz"),
+    ("demo --weights one.npy --report file", "file is a file; file must be a directory"),
+    ("demo --weights missing.npy", "missing.npy is missing"),
     ("run dequantizer --in good.npz -o good.npz", "the results would replace the vectors, good.npz; -o must be another file"),
     ("lint nothing", "no unit or catalogue entry 'nothing'"),
 ])
@@ -121,7 +156,8 @@ def test_formats(mxforge):
 def test_help_has_parameters(mxforge):
     status, out, _ = mxforge("emit", "dequantizer_e5m2_bf16", "--help")
     assert status == 0
-    assert "--target fp32|bf16|fp16" in out and "[bf16]" in out and "--stages 0..64" in out
+    assert "--target fp32|bf16|fp16" in out and "[bf16]" in out and "--stages 0..4" in out
+    assert "Pipeline cuts taken, of the unit's list of cut points: sums, result" in " ".join(out.split())
     assert "--lanes" not in mxforge("emit", "--help")[1]
 
 

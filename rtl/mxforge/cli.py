@@ -36,7 +36,7 @@ class _Typed(click.ParamType):
 
     def convert(self, value, param, ctx):
         try:
-            return self.kind(value)
+            return int(value, 0) if self.kind is int and isinstance(value, str) else self.kind(value)
         except ValueError:
             raise MxforgeError(f"{param.opts[0]} must be an integer, not {value!r}") from None
 
@@ -48,17 +48,21 @@ class _UnitCommand(click.Command):
     """
     def __init__(self, *args, params, **kwargs):
         self._own = [*params, click.Option(["--bare"], is_flag=True, help="The core without streams.")]
-        super().__init__(*args, params=[click.Argument(["name"], metavar="NAME"), *self._own], **kwargs)
+        self._argument = click.Argument(["name"], metavar="NAME")
+        super().__init__(*args, params=[self._argument, *self._own], **kwargs)
 
     def get_params(self, ctx):
         entry = ctx.meta.get("mxforge.entry")
         return [*super().get_params(ctx), *(_options(entry) if entry else ())]
 
     def parse_args(self, ctx, args):
-        if name := self._name_among(args):
+        name = self._name_among(args)
+        if name is not None:
             from . import catalog
 
             ctx.meta["mxforge.entry"] = catalog.find(name)
+        elif not {"--help", "-h"} & set(args):
+            raise click.MissingParameter(ctx=ctx, param=self._argument)
         return super().parse_args(ctx, args)
 
     def _name_among(self, args):
@@ -70,6 +74,8 @@ class _UnitCommand(click.Command):
             flags |= {opt for field in fields(unit.Parameters) if field.metadata["kind"] is bool for opt in _spelled(field)}
         args = iter(args)
         for arg in args:
+            if arg == "--":
+                return next(args, None)
             if not arg.startswith("-") or arg == "-":
                 return arg
             is_joined = "=" in arg or (len(arg) > 2 and not arg.startswith("--"))
@@ -118,6 +124,10 @@ def _options(entry):
             yield click.Option(["/".join(spelled)], default=None, help=help)
         else:
             metavar = "|".join(facts["options"]) if "options" in facts else f"{facts['low']}..{facts['high']}"
+            if field.name == "stages":
+                cuts = catalog.UNITS[entry.unit].Parameters(**entry.parameters).cuts
+                metavar = f"0..{len(cuts)}"
+                help = f"{facts['help'].removesuffix('.')}: {', '.join(cuts) or 'it has none'}.  [{shown}]"
             yield click.Option(spelled, type=_Typed(field), metavar=metavar, help=help)
 
 
@@ -260,7 +270,7 @@ def emit(entry, output, module, reset, no_init, force):
     from . import emit
     from .flow import bundle
 
-    module = module or entry.name
+    module = entry.name if module is None else module
     bundle.check_name(module)
     output = output or Path(module)
     bundle.check_target(output, module, force)
@@ -341,15 +351,18 @@ def lint(names, build_dir):
 @cli.command()
 @click.option("-o", "--output", metavar="DIR", type=click.Path(path_type=Path), default="verilog",
               help="Where each entry gets its directory.  [verilog]")
-def verilog(output):
+@click.option("--force", is_flag=True, help="Replace files that were changed since they were emitted.")
+def verilog(output, force):
     """Emit every entry of the catalogue."""
     from . import catalog
     from .emit import emit
     from .flow import bundle
 
+    for name in catalog.ENTRIES:
+        bundle.check_target(output / name, name, force)
     with _progress("Emit") as progress:
         for entry in progress.track(list(catalog.ENTRIES.values())):
-            bundle.write(bundle.files(*emit(entry.component(), entry.name)), output / entry.name, entry.name)
+            bundle.write(bundle.files(*emit(entry.component(), entry.name)), output / entry.name, entry.name, force)
     click.echo(f"{output}: {len(catalog.ENTRIES)} units")
 
 
@@ -368,8 +381,7 @@ def exhaustive(quick, only, jobs, build_dir):
     """
     from .flow import exhaustive
 
-    with _users_values():
-        results = exhaustive.run(build_dir, quick=quick, only=only, jobs=jobs)
+    results = exhaustive.run(build_dir, quick=quick, only=only, jobs=jobs)
     mismatches = sum(result.mismatches for result in results.values())
     if mismatches:
         raise _DifferenceError(f"{mismatches:,} values differ from golden")

@@ -1,4 +1,6 @@
 """Random numbers for stochastic rounding."""
+import functools
+import operator
 from dataclasses import dataclass
 
 from amaranth import *
@@ -11,6 +13,8 @@ from .unit import Unit
 __all__ = ["Lfsr", "initial_states"]
 
 _STATE_WIDTH = 32
+# A bit of the sequence is the XOR of those so far ahead of the one that far back.
+_TAPS = 0, 1, 2, 22
 _MASK = (1 << 64) - 1
 
 
@@ -71,12 +75,15 @@ class Lfsr(Unit):
         m.d.comb += [self.o.values.eq(self.i.values), self.o_valid.eq(self.i_valid)]
         for lane, init in enumerate(initial_states(p.seed, p.lanes)):
             state = Signal(_STATE_WIDTH, init=init, name=f"state{lane}")
-            new = Signal(RANDOM_WIDTH, name=f"new{lane}")
-            bits = Cat(state, new)
-            for n in range(RANDOM_WIDTH):
-                m.d.comb += new[n].eq(bits[n] ^ bits[n + 1] ^ bits[n + 2] ^ bits[n + 22])
+            # In two signals: one that read itself would pass for a loop.
+            old = _STATE_WIDTH - max(_TAPS)
+            low = Signal(old, name=f"low{lane}")
+            high = Signal(RANDOM_WIDTH - old, name=f"high{lane}")
+            bits = Cat(state, low)
+            new = [functools.reduce(operator.xor, (bits[n + tap] for tap in _TAPS)) for n in range(RANDOM_WIDTH)]
+            m.d.comb += [low.eq(Cat(new[:old])), high.eq(Cat(new[old:]))]
             m.d.comb += self.o.random[lane].eq(state)
             with m.If(self.i_valid):
-                m.d.sync += state.eq(Cat(state[RANDOM_WIDTH:], new))
+                m.d.sync += state.eq(Cat(state[RANDOM_WIDTH:], low, high))
 
         return m

@@ -65,7 +65,7 @@ class Parameters:
     def check_block(self):
         """``lanes`` must divide ``block_size``, so that a block is whole beats."""
         if self.block_size % self.lanes:
-            raise ValueError(f"lanes must divide block_size ({self.block_size}), not {self.lanes!r}")
+            raise ValueError(f"lanes must divide block_size ({self.block_size}), not {self.lanes!r}; set both")
 
     def check_specials(self):
         """A NaN or Inf can't be asked of an ``element`` that has none."""

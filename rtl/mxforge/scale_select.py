@@ -170,7 +170,9 @@ class ScaleSelect(Unit):
 
         rule = ScaleRule(self._source, ELEMENTS[p.element], p.scale_rule, p.nan_policy)
         for lane in range(p.lanes):
-            amax = self.i.amaxes[lane]
+            # A name of its own: an item of an array is written out at each use, with all of the array.
+            amax = Signal(self._source.width - 1, name=f"amax{lane}")
+            m.d.comb += amax.eq(self.i.amaxes[lane])
             is_nan = amax[self._source.mantissa_width:].all() & amax[:self._source.mantissa_width].any()
             key = cut("keys", rule.key(amax), f"{lane}")
             is_nan = cut("keys", is_nan, f"is_nan{lane}")

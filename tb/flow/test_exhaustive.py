@@ -8,6 +8,7 @@ from rich.console import Console
 
 from mxforge import cli
 from mxforge.emit import emit
+from mxforge.errors import MxforgeError
 from mxforge.flow import exhaustive
 from mxforge.flow.exhaustive import Counted, Pairs
 
@@ -44,16 +45,16 @@ def test_pairs():
 
 def test_what_is_swept():
     names = [str(sweep) for sweep in exhaustive.sweeps()]
-    assert len(set(names)) == len(names) == 6 * 3 * 2 + 2 * 6 + 7 + 7 + 2 * 6
+    assert len(set(names)) == len(names) == 6 * 3 * 2 + 2 * 6 + 7 + 8 + 2 * 6
     for scale in (0, 1, 10, 11, 127, 247, 254):
         assert f"element_cast fp32 e4m3 scale={scale}" in names
-    for scale in (17, 18, 240):
+    for scale in (0, 1, 17, 18, 127, 240, 247, 254):
         assert f"element_cast fp32 e5m2 scale={scale}" in names
     totals = {}
     for sweep in exhaustive.sweeps():
         totals[sweep.unit] = totals.get(sweep.unit, 0) + sum(
             sweep.values(stop - start) for start, stop in exhaustive._pieces(sweep))
-    assert totals["element_cast"] == 14 * 2**32 + 12 * 2**24
+    assert totals["element_cast"] == 15 * 2**32 + 12 * 2**24
     assert totals["scale_select"] == 12 * 2**31
 
 
@@ -125,5 +126,5 @@ def test_command_line(build_dir, monkeypatch, capsys):
 
 
 def test_nothing_to_sweep(build_dir):
-    with pytest.raises(ValueError, match=r"only must be part of a sweep's name, such as .* not 'element_caste'"):
+    with pytest.raises(MxforgeError, match=r"only must be part of a sweep's name, such as .* not 'element_caste'"):
         run(build_dir, "element_caste")

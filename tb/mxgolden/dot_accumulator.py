@@ -120,6 +120,14 @@ def _stepwise(parameters, pair, operands, first, c, wide):
     return narrowed(result, wide)
 
 
+def check_inputs(parameters: dict, inputs: dict) -> None:
+    """`ValueError` unless the first row of each slot starts a product: before that, sums are of no product."""
+    first = np.asarray(inputs["first"]).astype(bool)
+    silent = np.flatnonzero(~first[: parameters["slots"]])
+    if silent.size:
+        raise ValueError(f"wanted `first` on the first row of each of {parameters['slots']} slots, got none on row {silent[0]}")
+
+
 def expected(parameters: dict, inputs: dict) -> dict:
     """One row for each row with `last`, in their order: `result` (M,) and, in `exact`, `is_out_of_window` (M,).
 
@@ -133,14 +141,12 @@ def expected(parameters: dict, inputs: dict) -> dict:
         scales = np.asarray(inputs[f"{name}_scale"]).reshape(-1, 1)
         codes, scales = check_operand(inputs[f"{name}_elements"], scales, parameters[f"{name}_element"], block_size, name)
         operands += [codes.reshape(-1, block_size), scales.reshape(-1)]
+    check_inputs(parameters, inputs)
     first, last = (np.asarray(inputs[name]).astype(bool) for name in ("first", "last"))
     c = check_addend(inputs["c"]) if parameters["addend"] else None
     # One slot after the other: the first row of each carries `first`, so that no product runs into the next slot's.
     slots = parameters["slots"]
     order = np.argsort(np.arange(len(first)) % slots, kind="stable")
-    silent = np.flatnonzero(~first[:slots])
-    if silent.size:
-        raise ValueError(f"wanted `first` on the first row of each of {slots} slots, got none on row {silent[0]}")
     operands = [operand[order] for operand in operands]
     c = None if c is None else c[order]
     outputs = {}

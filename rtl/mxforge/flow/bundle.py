@@ -13,17 +13,27 @@ from mxbench import verilator
 
 from ..emit import RESERVED, comment, contract_lines, field_span
 from ..errors import MxforgeError
+from .files import check_folder
 
 __all__ = ["SUMS", "check_name", "check_target", "files", "write"]
 
 # Names each file with its hash, as sha256sum does: what was emitted, and so may be replaced.
 SUMS = "SHA256SUMS"
+_LONGEST_NAME = 100
+# Verilator keeps the ports of the top and TOP in one scope with the module's name.
+_TAKEN_NAMES = frozenset([
+    "TOP", "clk", "rst", "i", "o", "i_valid", "o_valid",
+    *(f"{side}__{member}" for side in "io" for member in ("payload", "valid", "ready"))])
 
 
 def check_name(module):
-    """``MxforgeError`` unless ``module`` can name a Verilog module."""
+    """``MxforgeError`` unless ``module`` can name a Verilog module, and files, beside its own ports."""
     if not re.fullmatch(r"[A-Za-z_][A-Za-z0-9_]*", module) or module in RESERVED:
         raise MxforgeError(f"--name must be a Verilog identifier, not {module!r}")
+    if len(module) > _LONGEST_NAME:
+        raise MxforgeError(f"--name must have {_LONGEST_NAME} characters at most, not {len(module)}")
+    if module in _TAKEN_NAMES:
+        raise MxforgeError(f"--name must not be that of a port or of Verilator's own top, {module}")
 
 
 def files(text, manifest):
@@ -181,6 +191,9 @@ def check_target(directory, module, force=False, paths=()):
     for path in (directory, *directory.parents):
         if path.exists() and not path.is_dir():
             raise MxforgeError(f"{path} is a file; -o must be a directory")
+    # It is made under another name beside its own.
+    check_folder(directory.absolute().parent)
+    check_folder(directory)
     if not directory.exists():
         return
     if not any(directory.iterdir()):
@@ -204,9 +217,9 @@ def write(files, directory, module, force=False):
     directory = Path(directory)
     check_target(directory, module, force, files)
     sums = "".join(f"{_sum(text.encode())}  {path}\n" for path, text in sorted(files.items()))
-    directory.parent.mkdir(parents=True, exist_ok=True)
     fresh = directory.parent / f".{directory.name}.{os.getpid()}"
     try:
+        directory.parent.mkdir(parents=True, exist_ok=True)
         for path, text in {**files, SUMS: sums}.items():
             (fresh / path).parent.mkdir(parents=True, exist_ok=True)
             (fresh / path).write_text(text, newline="\n")
@@ -218,5 +231,7 @@ def write(files, directory, module, force=False):
         for path in [*files, SUMS]:
             (directory / path).parent.mkdir(parents=True, exist_ok=True)
             (fresh / path).replace(directory / path)
+    except OSError as error:
+        raise MxforgeError(f"{directory} can't be written: {error.strerror or error}") from error
     finally:
         shutil.rmtree(fresh, ignore_errors=True)

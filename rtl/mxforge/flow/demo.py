@@ -11,6 +11,7 @@ from pathlib import Path
 import numpy as np
 from rich import box
 from rich.console import Console
+from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
@@ -23,6 +24,7 @@ from ..pipeline import Streamed
 from ..quantizer import Quantizer
 from ..scaled_dot import ScaledDot
 from . import player, report, weights
+from .files import check_folder
 
 __all__ = ["OUTLIER", "BlockErrors", "Comparison", "Example", "Loss", "Results", "TensorResult", "run"]
 
@@ -465,7 +467,7 @@ def _table(results):
         table.add_column(header, footer=footer, justify="right")
     for tensor in [tensor for tensor in results.tensors if len(tensor.shape) > 1] or results.tensors:
         table.add_row(
-            tensor.name, f"{tensor.blocks:,}", f"{tensor.check.mismatches:,}",
+            escape(tensor.name), f"{tensor.blocks:,}", f"{tensor.check.mismatches:,}",
             report.decibels(tensor.sqnr_mx), report.decibels(tensor.sqnr_fp8),
             report.percent(tensor.mx.flushed, tensor.values), report.percent(tensor.fp8.flushed, tensor.values),
             f"{tensor.bytes / 1024:,.0f}", f"{tensor.mx.bytes / 1024:,.0f}")
@@ -486,6 +488,7 @@ def run(file=None, names=(), build_dir="sim_build", report_dir=None, jobs=None, 
     jobs = jobs or os.cpu_count() or 1
     report_dir = Path(report_dir or Path(build_dir) / "report")
     # Before anything is fetched or built.
+    check_folder(report_dir)
     verilator.find()
     verilator.require_compilers()
     source = weights.MODEL_NAME if file is None else Path(file).name
@@ -512,10 +515,10 @@ def run(file=None, names=(), build_dir="sim_build", report_dir=None, jobs=None, 
     page = report.write(results, report_dir, OUTLIER)
     console.print(_table(results))
     for line in results.notes:
-        console.print(line)
+        console.print(line, markup=False)
     console.print(f"{results.compared:,} bit patterns compared with golden, {results.mismatches:,} mismatches; "
                   f"{results.total('blocks') / results.seconds['blocks']:,.0f} blocks/s")
     for line in results.told:
-        console.print(f"Mismatch: {line}")
+        console.print(f"Mismatch: {line}", markup=False)
     console.print(f"Report: {page}")
     return 1 if results.mismatches else 0

@@ -21,6 +21,7 @@ import mxgolden
 from mxbench import verilator
 
 from .. import emit
+from ..errors import MxforgeError
 from ..formats import ELEMENTS, WIDES
 from . import player
 
@@ -33,7 +34,7 @@ QUICK_STEP = 4099
 # The time of a beat is shared by the lanes, as long as their code fits the processor's cache.
 LANES = {"dequantizer": 32, "element_cast": 8, "scale_select": 32}
 
-CAST_SCALES = {"e4m3": (0, 1, 10, 11, 127, 247, 254), "e5m2": (0, 1, 17, 18, 127, 240, 254)}
+CAST_SCALES = {"e4m3": (0, 1, 10, 11, 127, 247, 254), "e5m2": (0, 1, 17, 18, 127, 240, 247, 254)}
 SCALE_RULES = "rceil", "floor", "ceil", "even", "floor_plus_1", "unit"
 
 
@@ -159,12 +160,12 @@ def run(build_dir, *, quick=False, only=(), jobs=None, console=None):
     verilator.runtime(build_dir)
     chosen = [sweep for sweep in sweeps(quick) if not only or any(word in str(sweep) for word in only)]
     if not chosen:
-        raise ValueError(f"only must be part of a sweep's name, such as '{sweeps()[0]}' or 'scale_select', "
-                         f"not {' or '.join(map(repr, only))}")
+        raise MxforgeError(f"only must be part of a sweep's name, such as '{sweeps()[0]}' or 'scale_select', "
+                           f"not {' or '.join(map(repr, only))}")
 
     ledger = Path(build_dir) / "exhaustive" / "done.json"
     ledger.parent.mkdir(exist_ok=True)
-    done = json.loads(ledger.read_text()) if ledger.exists() else {}
+    done = _read(ledger)
     results = {str(sweep): Result() for sweep in chosen}
     pool = ProcessPoolExecutor(jobs or os.cpu_count(), multiprocessing.get_context("spawn"))
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(),
@@ -209,6 +210,19 @@ def run(build_dir, *, quick=False, only=(), jobs=None, console=None):
             pool.shutdown(cancel_futures=True)
     _print(console, results, quick)
     return results
+
+
+def _read(ledger):
+    """What the ledger remembers."""
+    if not ledger.exists():
+        return {}
+    try:
+        done = json.loads(ledger.read_text())
+        for facts in done.values():
+            Result(**facts)
+    except (ValueError, AttributeError, TypeError) as error:
+        raise MxforgeError(f"{ledger} is damaged; without it, all is compared anew") from error
+    return done
 
 
 def _print(console, results, quick):

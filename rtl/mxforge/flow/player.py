@@ -35,8 +35,8 @@ class ProtocolError(RuntimeError):
 class Statistics:
     """What a play measured, in cycles; ``latency`` and ``interval`` as the manifest defines them, at full speed only.
 
-    ``latency`` is None where an input doesn't always give an output, ``interval`` with less than two inputs; both with
-    stalls.
+    Where an input doesn't always give an output, ``latency`` is that of the last input, if that gave one. ``interval`` is
+    None with less than two inputs, both are with stalls.
     """
     cycles: int
     inputs: int
@@ -77,8 +77,9 @@ class _Beats:
         for field in self.fields:
             name, array = field["name"], rows[field["name"]]
             if array.dtype.kind not in "ub":
+                hint = f"; x.view(numpy.{dtype_of(array.dtype.itemsize * 8)}) has a float's" if array.dtype.kind == "f" else ""
                 raise ValueError(f"{name} must be unsigned integers (bit patterns, {dtype_of(field['width'])}), "
-                                 f"not {array.dtype}")
+                                 f"not {array.dtype}{hint}")
             if array.shape != self._shape(field, counts[name]) or not array.ndim:
                 wanted = f"N, {field['count'] * self.beats}" if "count" in field else "N"
                 raise ValueError(f"{name} must have the shape ({wanted}), not {array.shape}")
@@ -202,6 +203,10 @@ class Player:
             progress(total, total)
         return outputs
 
+    def build_waves(self, waves):
+        """Build, before anything is timed, what writes waves to the file ``waves``."""
+        self._waves_program(Path(waves))
+
     def stream(self, chunks, *, stalls=None):
         """Play an iterable of inputs of any length; yields the outputs, of each chunk apart unless the unit decides
         itself how many there are. One play: the unit is reset only at the start.
@@ -288,10 +293,10 @@ class Player:
 
     def _statistics(self, counts, full_speed):
         first_complete, first_output = counts.pop("first_complete"), counts.pop("first_output")
-        first_input, last_input = counts.pop("first_input"), counts.pop("last_input")
+        first_input, last_input, last_output = counts.pop("first_input"), counts.pop("last_input"), counts.pop("last_output")
         latency = interval = None
-        if full_speed and self._counted and counts["outputs"]:
-            latency = first_output - first_complete
+        if full_speed and counts["outputs"]:
+            latency = first_output - first_complete if self._counted else last_output - last_input
         if full_speed and counts["inputs"] > 1:
             interval = (last_input - first_input) / (counts["inputs"] - 1)
         return Statistics(latency=latency, interval=interval, **counts)
@@ -307,9 +312,13 @@ def _read(pipe, array):
 
 
 def check(manifest, inputs):
-    """``ValueError`` unless ``inputs`` are what the unit's `Player` could play; needs no build."""
+    """``inputs`` as arrays of the fields' own types; ``ValueError`` unless they are what the unit's `Player` could play.
+
+    Needs no build.
+    """
     port = manifest["ports"]["i__payload" if manifest["streamed"] else "i"]
-    _Beats(port, manifest["beats"]["i"]).check(inputs)
+    rows, _ = _Beats(port, manifest["beats"]["i"]).check(inputs)
+    return {field["name"]: rows[field["name"]].astype(dtype_of(field["width"]), copy=False) for field in port["fields"]}
 
 
 def check_waves(path):

@@ -202,7 +202,8 @@ def _size_picture(results):
         errors[scheme] = 100 * np.sqrt(results.sizes[scheme][used] / results.sizes["count"][used])
         # A value is somewhere in its octave.
         axes.plot(-used - 0.5, errors[scheme], linewidth=1.6, markersize=5, **look)
-    axes.set_yscale("log")
+    # A logarithmic axis has no place for values that are all exact.
+    axes.set_yscale("log" if any(error.any() for error in errors.values()) else "symlog")
     axes.yaxis.set_major_locator(FixedLocator([0.1, 0.2, 0.5, 1, 2, 5, 10, 20, 50, 100]))
     axes.yaxis.set_minor_locator(NullLocator())
     axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))

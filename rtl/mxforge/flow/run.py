@@ -1,8 +1,6 @@
 """A user's vectors through a unit's Verilog."""
-import contextlib
 import importlib
 import time
-import zipfile
 from dataclasses import dataclass
 
 import numpy as np
@@ -12,6 +10,7 @@ from mxbench import verilator
 from ..emit import emit, manifest_of
 from ..errors import MxforgeError
 from . import player
+from .files import check_output, load_arrays, save_arrays
 
 __all__ = ["Result", "run"]
 
@@ -21,25 +20,6 @@ class Result:
     """What a run did: a line for people, and where hardware and golden first differ, if they were compared and do."""
     summary: str
     difference: str | None = None
-
-
-def _load(path):
-    with contextlib.suppress(ValueError, EOFError, zipfile.BadZipFile):
-        arrays = np.load(path, allow_pickle=False)
-        if isinstance(arrays, np.lib.npyio.NpzFile):
-            with arrays:
-                return {name: arrays[name] for name in arrays.files}
-    raise MxforgeError(f"{path} must be an .npz file of arrays, as numpy.savez writes it")
-
-
-def _save(path, arrays):
-    unfinished = path.with_name(f".{path.name}.unfinished")
-    try:
-        with open(unfinished, "wb") as file:
-            np.savez(file, **arrays)
-        unfinished.replace(path)
-    finally:
-        unfinished.unlink(missing_ok=True)
 
 
 def _difference(got, expected):
@@ -62,15 +42,19 @@ def run(entry, vectors, output, build_dir, *, check=False, waves=None, stalls=No
     ``progress``: a :class:`rich.progress.Progress`. ``MxforgeError`` for what the user can mend.
     """
     for path in (output, waves):
-        if path is not None and not path.absolute().parent.is_dir():
-            raise MxforgeError(f"{path} can't be written: there is no directory {path.parent}")
+        if path is not None:
+            check_output(path)
     if vectors.exists() and output.exists() and vectors.samefile(output):
         raise MxforgeError(f"the results would replace the vectors, {vectors}; -o must be another file")
+    if waves is not None and waves.resolve() in (output.resolve(), vectors.resolve()):
+        raise MxforgeError(f"the waves would replace {waves}; --waves must be another file")
     manifest = manifest_of(entry.component(), entry.name)
-    inputs = _load(vectors)
+    inputs = load_arrays(vectors)
     golden = importlib.import_module(f"mxgolden.{entry.unit}")
     try:
-        player.check(manifest, inputs)
+        inputs = player.check(manifest, inputs)
+        if hasattr(golden, "check_inputs"):
+            golden.check_inputs(manifest["parameters"], inputs)
         expected = golden.expected(manifest["parameters"], inputs) if check else None
         if waves is not None:
             player.check_waves(waves)
@@ -78,6 +62,8 @@ def run(entry, vectors, output, build_dir, *, check=False, waves=None, stalls=No
         raise MxforgeError(str(error)) from error
     verilator.require_compilers()
     machine = player.build(*emit(entry.component(), entry.name), build_dir)
+    if waves is not None:
+        machine.build_waves(waves)
 
     start = time.perf_counter()
     with progress:
@@ -85,7 +71,7 @@ def run(entry, vectors, output, build_dir, *, check=False, waves=None, stalls=No
         got = machine.play(inputs, stalls=stalls, waves=waves,
                            progress=lambda done, total: progress.update(task, completed=done, total=total))
     seconds = time.perf_counter() - start
-    _save(output, got)
+    save_arrays(output, got)
     rows = len(next(iter(inputs.values())))
     results = len(next(iter(got.values())))
     summary = (f"{output}: {results:,} rows from {rows:,} in {seconds:.2f} s, {rows / seconds:,.0f} a second; "

@@ -14,6 +14,7 @@ import numpy as np
 from safetensors import SafetensorError, safe_open
 
 from ..errors import MxforgeError
+from .files import DAMAGED
 
 __all__ = ["MODEL_NAME", "Tensor", "choose", "fetch_model", "tensors_of"]
 
@@ -113,7 +114,7 @@ def _safetensors(path):
 def _npy(path):
     try:
         data = np.lib.format.open_memmap(path, "r")
-    except (ValueError, EOFError) as error:
+    except DAMAGED as error:
         raise MxforgeError(f"{path} is no whole .npy file of numbers: {error}") from error
     dtype = {"f4": "F32", "f2": "F16"}.get(data.dtype.str[1:], str(data.dtype))
     return [Tensor(path.stem, dtype, data.shape, data)]

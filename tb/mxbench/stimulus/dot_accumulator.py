@@ -14,6 +14,8 @@ MANTISSA = {"fp32": 23, "bf16": 7}
 
 def _lengths(rows, longest, rng):
     """Rows of one product after the other: most short, some longer and a few of about ``longest``."""
+    if not rows:
+        return []
     lengths = []
     while sum(lengths) < rows:
         kind = rng.random()
