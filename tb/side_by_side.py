@@ -45,6 +45,12 @@ class SideBySide(Unit):
             for key, _ in unit.o.shape():
                 m.d.comb += self.o[self.key(name, key, unit)].eq(unit.o[key])
             if self.is_stateful:
-                m.d.comb += [unit.i_valid.eq(self.i_valid), self.o_valid.eq(unit.o_valid)]
+                m.d.comb += unit.i_valid.eq(self.i_valid)
+        if self.is_stateful:
+            # Seen from the first; after one that differed there are no outputs any more, which the count of them shows.
+            valids = Cat(unit.o_valid for unit in self._units.values())
+            differed = Signal()
+            m.d.sync += differed.eq(differed | (valids.any() & ~valids.all()))
+            m.d.comb += self.o_valid.eq(valids.all() & ~differed)
 
         return m

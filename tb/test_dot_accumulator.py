@@ -1,15 +1,15 @@
 # amaranth: UnusedElaboratable=no
+import itertools
 from pathlib import Path
 
 import numpy as np
 import pytest
 
 from mxforge.dot_accumulator import DotAccumulator
+from mxforge.formats import ELEMENTS
 from mxforge.pipeline import Streamed
 
 DATA = Path(__file__).parent / "data"
-NARROW = {"block_size": 4, "lanes": 4}
-
 
 @pytest.mark.parametrize("parameters", [
     {"block_size": 8, "lanes": 8, "stages": 14},
@@ -23,10 +23,11 @@ def test_dot_accumulator(simulate, parameters):
     simulate(Streamed(DotAccumulator(**parameters)), "dot_accumulator")
 
 
-# Each pair of choices at least once; every format, both signs of each special value.
+# Pairs of choices, for which see the test below; every format, both signs of each special value.
 EXACT = [
     {"stages": 0},
-    {"a_element": "e5m2", "b_element": "e5m2", "target": "bf16", "stages": 17},
+    {"a_element": "e3m2", "b_element": "e2m3", "block_size": 4, "lanes": 2, "window": 30, "addend": False, "slots": 3, "stages": 3},
+    {"a_element": "e5m2", "b_element": "e5m2", "target": "bf16", "slots": 2, "stages": 17},
     {"a_element": "e5m2", "lanes": 8, "slots": 4, "stages": 10, "window": 100, "max_blocks": 50},
     {"b_element": "e3m2", "block_size": 16, "lanes": 1, "window": 40, "target": "bf16", "slots": 2, "stages": 2},
     {"a_element": "e2m3", "b_element": "e2m1", "block_size": 64, "lanes": 64, "max_blocks": 3, "addend": False, "stages": 5},
@@ -67,6 +68,42 @@ def test_fp32_in_volume(verify, parameters):
     # Without -0 to start from, a chain has none: +0 and -0 make +0. The tensor core has none at all.
     unlikely = set() if parameters["accumulation"] == "fp32_fused" else {"-0"}
     assert all(hits for name, hits in counts.items() if name not in unlikely), counts
+
+
+def test_cover_is_one():
+    """Pairs of choices that the volume tests have."""
+    def beats(row):
+        return min(2, row.block_size // row.lanes)
+
+    exact = [DotAccumulator(**options).parameters for options in EXACT]
+    facts = {"addend": lambda row: row.addend, "target": lambda row: row.target, "is_interleaved": lambda row: row.slots > 1,
+             "is_narrow": lambda row: row.window < 254, "beats": beats}
+    for (one, first), (other, second) in itertools.combinations(facts.items(), 2):
+        assert len({(first(row), second(row)) for row in exact}) == 4, (one, other)
+    rows = [*exact, *(DotAccumulator(**options).parameters for options in FP32)]
+    for side in "a_element", "b_element":
+        assert {getattr(row, side) for row in rows} == set(ELEMENTS)
+    for accumulation in "fp32_fused", "fp32_chain", "blackwell":
+        some = [row for row in rows if row.accumulation == accumulation]
+        assert {row.slots > 1 for row in some} == {row.stages > 0 for row in some} == {True, False}
+
+
+def depths(**options):
+    cuts = DotAccumulator(**options).parameters.cuts
+    name = "-".join(map(str, options.values()))
+    return [pytest.param(options | {"stages": n}, id=f"{name}-{n}") for n in range(0, len(cuts) + 1, 6)]
+
+
+@pytest.mark.parametrize("parameters", [
+    *depths(block_size=4, lanes=2, window=60, slots=2),
+    *depths(accumulation="fp32_fused", block_size=4, lanes=2),
+    *depths(accumulation="fp32_chain", block_size=4, lanes=4, slots=3),
+    *depths(accumulation="blackwell", block_size=4, lanes=4, slots=2),
+])
+def test_every_depth(verify, parameters):
+    """With idle and back-pressure, and as a bare core."""
+    verify(DotAccumulator(**parameters), 5_000, stalls=parameters["stages"])
+    verify(DotAccumulator(**parameters), 5_000, streamed=False)
 
 
 def test_interval():

@@ -68,7 +68,7 @@ def test_cover_is_one():
 
 def depths(**options):
     count = len(ScaledDot(**options).parameters.cuts)
-    return [pytest.param(options | {"stages": n}, id="-".join(map(str, [*options.values(), n]))) for n in range(0, count + 1, 2)]
+    return [pytest.param(options | {"stages": n}, id="-".join(map(str, [*options.values(), n]))) for n in range(0, count + 1, 4)]
 
 
 @pytest.mark.parametrize("options", [

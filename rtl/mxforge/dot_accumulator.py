@@ -178,6 +178,13 @@ class DotAccumulator(Unit):
     is_stateful = True
     cadence = "some"
 
+    @property
+    def notes(self):
+        slots = self.parameters.slots
+        return ("A block with first starts a product, one with last delivers it; after that it goes on, unless it starts anew.",
+                *([f"Block k belongs to product k mod {slots}, with marks of its own."] if slots > 1 else []),
+                f"After reset the first block{' of each product' if slots > 1 else ''} must have first.")
+
     def __init__(self, **options):
         p = self.Parameters(**options)
         self._pair = p.pair

@@ -60,7 +60,7 @@ _RESERVED_WORDS = """
 RESERVED = frozenset(_RESERVED_WORDS.split())
 
 _OWNERSHIP = """\
-SPDX-License-Identifier: CC0-1.0
+SPDX-License-Identifier: LicenseRef-owner-of-this-file
 This file belongs to whoever generated it. The authors of mxforge claim no rights in it."""
 
 
@@ -139,6 +139,7 @@ def manifest_of(component, name, clocked=True, reset="sync", init=True):
         "latency": component.latency,
         "interval": component.interval,
         "beats": {"i": beats_in, "o": beats_out},
+        "notes": list(component.notes),
         "reset": reset,
         "init": init,
         "ports": ports,
@@ -218,6 +219,10 @@ def _plural(count, noun):
     return f"{count} {noun}{'' if count == 1 else 's'}"
 
 
+def _has_last(manifest):
+    return any(field["name"] == "last" for port in manifest["ports"].values() for field in port.get("fields", ()))
+
+
 def _timing(manifest):
     """Cadence, latency, interval and reset, in sentences."""
     if "clk" not in manifest["ports"]:
@@ -226,11 +231,14 @@ def _timing(manifest):
     beats_in, beats_out = manifest["beats"]["i"], manifest["beats"]["o"]
     if beats_in > 1:
         yield f"A block takes {_plural(beats_in, 'input beat')} and {_plural(beats_out, 'output beat')}, counted from reset."
+        yield "Its arrays come in order, their first items in the first beat; what is no array is the same on each of its beats."
+    block = "A block's last input beat" if beats_in > 1 else "An input beat"
     yield {
         "each": "Each input beat gives one output beat.",
-        "some": "An input beat gives one output beat or none.",
+        "some": f"{block} gives one output beat{' if it has last' if _has_last(manifest) else ''}.",
         "blocks": "Each block gives its output beats once all of it is in.",
     }[manifest["cadence"]]
+    yield from manifest["notes"]
     beat = "an input beat" + (" (a block's last)" if beats_in > 1 else "")
     first = "first output beat" if beats_out > 1 else "output beat"
     latency = _plural(manifest["latency"], "cycle")

@@ -124,6 +124,10 @@ class Streamed(wiring.Component):
         return self._core.parameters
 
     @property
+    def notes(self):
+        return self._core.notes
+
+    @property
     def cadence(self):
         return self._core.cadence
 

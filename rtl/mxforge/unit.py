@@ -20,6 +20,8 @@ class Unit(wiring.Component):
     i_valid : :py:`In(1)`, o_valid : :py:`Out(1)`
         Only in cores that hold state (``is_stateful``): this cycle's payload is a beat.
     """
+    # Sentences for the contract: what its ports' widths and timing don't tell.
+    notes = ()
     is_stateful = False
     cadence = "each"
     interval = 1
