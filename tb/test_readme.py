@@ -1,10 +1,11 @@
-"""What README and docs/golden.md tell users to type works."""
+"""What README and docs tell users to type works."""
 import re
 import shlex
 from pathlib import Path
 
 import pytest
 
+from mxbench import verilator
 from mxforge import cli
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -16,7 +17,7 @@ def blocks(path):
     return BLOCK.findall((ROOT / path).read_text())
 
 
-@pytest.mark.parametrize("path", ["README.md", "docs/golden.md"])
+@pytest.mark.parametrize("path", ["README.md", "docs/golden.md", "docs/embedding.md"])
 def test_what_it_shows_runs(path, tmp_path, monkeypatch, capfd, sim_build):
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("MXFORGE_BUILD_DIR", str(sim_build))
@@ -26,6 +27,8 @@ def test_what_it_shows_runs(path, tmp_path, monkeypatch, capfd, sim_build):
             continue
         if language == "python":
             exec(compile(text, path, "exec"), {})
+        elif language == "systemverilog":
+            lint_with_emitted(text, tmp_path)
         else:
             for line in text.splitlines():
                 program, *arguments = shlex.split(line, comments=True)
@@ -33,6 +36,16 @@ def test_what_it_shows_runs(path, tmp_path, monkeypatch, capfd, sim_build):
                 assert cli.main(arguments) == 0, capfd.readouterr().err
         ran += 1
     assert ran
+
+
+def lint_with_emitted(text, folder):
+    """Verilator's word on a module among the units that were emitted below ``folder``."""
+    name = re.search(r"^module (\w+)", text, re.M)[1]
+    top = folder / f"{name}.sv"
+    top.write_text(text)
+    used = sorted({unit for unit in re.findall(r"\b(\w+)_pkg::", text)})
+    units = [path for unit in used for kind in ("_pkg.sv", ".v") for path in folder.rglob(f"{unit}{kind}")]
+    verilator.lint([*units, top], name)
 
 
 def test_commands_are_in_readme():

@@ -59,6 +59,10 @@ _RESERVED_WORDS = """
 """
 RESERVED = frozenset(_RESERVED_WORDS.split())
 
+# Yosys writes operands at their own width, never a `default:` arm, and initialises what a process assigns. ASCRANGE
+# stays fatal: it is how a zero-width port shows. In the file, so that a design round it is linted without waivers.
+_WAIVED = "WIDTHEXPAND", "WIDTHTRUNC", "CASEINCOMPLETE", "UNUSEDSIGNAL", "PROCASSINIT"
+
 _OWNERSHIP = """\
 SPDX-License-Identifier: LicenseRef-owner-of-this-file
 This file belongs to whoever generated it. The authors of mxforge claim no rights in it."""
@@ -160,7 +164,7 @@ def emit(component, name, *, reset="sync", init=True):
     clocked = re.search(r"^  wire width 1 input \d+ +\\clk$", text, re.M) is not None
     manifest = manifest_of(component, name, clocked, reset, init)
     text = _port_list(_verilog(text, init), manifest)
-    return _header(manifest) + text.lstrip("\n"), manifest
+    return _header(manifest) + _waived(text.lstrip("\n")), manifest
 
 
 def _plain_names(text):
@@ -213,6 +217,11 @@ def _port_list(text, manifest):
         # One file holds the whole unit; its name is the top's.
         rest = f"\n/* verilator lint_off DECLFILENAME */\n{rest}/* verilator lint_on DECLFILENAME */\n"
     return f"module {name} (\n" + ",\n".join(lines) + f"\n);\n{top}{rest}"
+
+
+def _waived(text):
+    off = "".join(f"/* verilator lint_off {rule} */\n" for rule in _WAIVED)
+    return f"/* verilator lint_save */\n{off}\n{text}\n/* verilator lint_restore */\n"
 
 
 def _plural(count, noun):

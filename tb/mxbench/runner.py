@@ -46,9 +46,8 @@ def run(verilog_path, manifest_path, test_modules, build_root, *, seed=1, waves=
     run_dir = Path(run_dir or manifest_path.parent).absolute()
     simulator = _Verilator(tools)
 
-    flags = [*(f"-Wno-{rule}" for rule in verilator.WAIVERS), f"waves={waves}"]
     versions = [tools.version, importlib.metadata.version("cocotb")]
-    key = hashlib.sha256("\0".join([text, *versions, *flags]).encode()).hexdigest()[:12]
+    key = hashlib.sha256("\0".join([text, *versions, f"waves={waves}"]).encode()).hexdigest()[:12]
     build_dir = Path(build_root).absolute() / f"cocotb-{name}-{key}"
     with verilator.locked(build_dir):
         if not (build_dir / "built").exists():
@@ -59,7 +58,7 @@ def run(verilog_path, manifest_path, test_modules, build_root, *, seed=1, waves=
             log = build_dir / "build.log"
             try:
                 simulator.build(sources=[source], hdl_toplevel=name, build_dir=build_dir / "obj_dir", waves=waves,
-                                build_args=[*flags[:-1], "-LDFLAGS", str(library)], timescale=("1ns", "1ns"),
+                                build_args=["-LDFLAGS", str(library)], timescale=("1ns", "1ns"),
                                 log_file=log)
             except RuntimeError as error:
                 raise verilator.ToolError(f"Verilator could not build {name}:\n{log.read_text().strip()}") from error

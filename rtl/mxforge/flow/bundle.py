@@ -9,7 +9,6 @@ from pathlib import Path
 
 import mxbench
 import mxgolden
-from mxbench import verilator
 
 from ..emit import RESERVED, comment, contract_lines, field_span
 from ..errors import MxforgeError
@@ -56,8 +55,8 @@ def _payloads(manifest):
 
 def _package(manifest):
     name = manifest["name"]
-    lines = [f"package {name}_pkg;", f"  localparam int LATENCY = {manifest['latency']};",
-             f"  localparam int INTERVAL = {manifest['interval']};"]
+    lines = [f"package {name}_pkg;", "  /* verilator lint_off UNUSEDPARAM */", f"  localparam int LATENCY = {manifest['latency']};",
+             f"  localparam int INTERVAL = {manifest['interval']};", "  /* verilator lint_on UNUSEDPARAM */"]
     for side, port in _payloads(manifest):
         lines += ["", "  typedef struct packed {"]
         # A packed structure lists its most significant field first, the manifest its least.
@@ -104,11 +103,10 @@ targets:
     toplevel: {name}
   lint:
     <<: *default
-    default_tool: verilator
-    tools:
-      verilator:
-        mode: lint-only
-        verilator_options: [{", ".join(["-Wall", *(f"-Wno-{rule}" for rule in verilator.WAIVERS)])}]
+    flow: lint
+    flow_options:
+      tool: verilator
+      verilator_options: [-Wall]
 """
 
 
