@@ -134,6 +134,15 @@ def test_wrong_invocations_get_one_line(line, answer, folder, mxforge):
     assert state() == before
 
 
+@pytest.mark.parametrize("wanted", ["system", "none"])
+def test_no_yosys_gets_one_line(wanted, mxforge, monkeypatch, tmp_path):
+    monkeypatch.setenv("AMARANTH_USE_YOSYS", wanted)
+    monkeypatch.setenv("YOSYS", "no_such_yosys")
+    status, out, error = mxforge("emit", "dequantizer")
+    assert (status, out) == (2, "") and not [*tmp_path.iterdir()]
+    assert error.startswith("mxforge: no Yosys 0.40 or newer to write Verilog with") and error.count("\n") == 1
+
+
 def test_list(mxforge):
     status, out, _ = mxforge("list")
     assert status == 0

@@ -48,6 +48,11 @@ def lint_with_emitted(text, folder):
     verilator.lint([*units, top], name)
 
 
+def test_nothing_is_left_to_write():
+    for path in [ROOT / "README.md", ROOT / "CHANGELOG.md", *(ROOT / "docs").glob("*.md"), *(ROOT / "examples").rglob("*.md")]:
+        assert not re.search(r"@[A-Z]+@|\b(TODO|TBD|FIXME|XXX)\b|<!-- (?!table |end of table|not run by tests: )", path.read_text()), path
+
+
 def test_commands_are_in_readme():
     """Every command of the command line, and every target of the Makefile that users are meant to call."""
     text = (ROOT / "README.md").read_text()
