@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 from .block_amax import BlockAmax
 from .dequantizer import Dequantizer
 from .dot_accumulator import DotAccumulator
+from .dual_quantizer import DualQuantizer
 from .element_cast import ElementCast
 from .errors import MxforgeError
 from .lfsr import Lfsr
@@ -22,6 +23,7 @@ UNITS = {unit.__module__.rpartition(".")[2]: unit for unit in (
     ScaleSelect,
     ElementCast,
     Quantizer,
+    DualQuantizer,
     Lfsr,
     ScaledDot,
     DotAccumulator,
