@@ -12,7 +12,8 @@ from mxforge import catalog
 from mxforge.emit import emit
 from mxforge.flow import bundle
 
-ENTRIES = "dequantizer_e2m1_fp16", "dequantize1_fp32", "quantizer_e2m1_serial", "scaled_dot_e2m1_serial"
+ENTRIES = ("dequantizer_e2m1_fp16", "dequantize1_fp32", "quantizer_e2m1_serial", "dual_quantizer_stochastic",
+           "scaled_dot_e2m1_serial")
 
 
 def emitted(name, folder):

@@ -156,8 +156,8 @@ def findings(results):
         of = [tensor.copies[element] for element in elements for tensor in _copied(results, element)]
         said.append(
             "The row-wise copy with its codes transposed is no column-wise copy: "
-            f"{percent(sum(copy.transposed for copy in of), sum(copy.values for copy in of))} % of the codes agree, zeros and those "
-            "whose row and column happen to have the same scale.")
+            f"{percent(sum(copy.transposed for copy in of), sum(copy.values for copy in of))} % of the codes agree, zeros and "
+            "those whose row and column happen to have the same scale.")
     said.append(f"Size: {size(results.total('bytes'))} in the file, {size(results.total('mx.bytes'))} as MXFP8 "
                 f"({8 * results.total('mx.bytes') / results.total('values'):.2f} bits a value, scales and padding included).")
     return said

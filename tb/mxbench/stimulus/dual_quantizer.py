@@ -3,7 +3,8 @@ import numpy as np
 
 from mxgolden.formats import wide_format
 
-from . import quantizer
+from .quantizer import blocks as quantizer_blocks
+from .quantizer import classes as quantizer_classes
 from .quantizing import with_signs
 
 __all__ = ["blocks", "classes"]
@@ -19,7 +20,7 @@ def blocks(parameters, count, rng):
     a single NaN, Inf or value among zeros or numbers; zeros."""
     source, size = parameters["source"], parameters["block_size"]
     wide = wide_format(source)
-    inputs = quantizer.blocks(parameters, count * size, rng)
+    inputs = quantizer_blocks(parameters, count * size, rng)
     is_turned = rng.random((count, 1, 1)) < 0.5
     turned = _turned(inputs, size)
     inputs = {name: np.where(is_turned, turned[name].reshape(-1, size, size), array.reshape(-1, size, size))
@@ -56,7 +57,7 @@ def classes(parameters, inputs, outputs):
     hits = {}
     for side, values in ("row", rows), ("column", _turned(inputs, size)):
         copy = {"scale": outputs[f"{side}_scales"].reshape(-1), "elements": outputs[f"{side}_elements"].reshape(-1, size)}
-        hits |= {f"{side}: {name}": count for name, count in quantizer.classes(parameters, values, copy).items()}
+        hits |= {f"{side}: {name}": count for name, count in quantizer_classes(parameters, values, copy).items()}
         scales = outputs[f"{side}_scales"].astype(np.int64)
         finite = np.where(scales == 255, -1, scales)
         hits[f"{side}: one scale far above the others"] = int(np.sum(np.diff(np.sort(finite, axis=1))[:, -1] > 6))
