@@ -1,7 +1,7 @@
 """Combinational arithmetic of exact shapes."""
 from amaranth import *
 
-__all__ = ["any_bit", "count_leading_zeros", "normalize", "shift_left", "shift_right_sticky", "tree_max", "tree_sum"]
+__all__ = ["any_bit", "count_leading_zeros", "exchange", "normalize", "shift_left", "shift_right_sticky", "tree_max", "tree_sum"]
 
 
 def _named(m, name, value):
@@ -29,6 +29,13 @@ def tree_max(m, values, cut=lambda level, n, value: value):
         pairs = [_named(m, "larger", Mux(a > b, a, b)) for a, b in zip(values[::2], values[1::2], strict=False)]
         values = [cut(level, n, value) for n, value in enumerate(pairs + values[len(values) & ~1:])]
     return values[0]
+
+
+def exchange(m, values, index):
+    """The values in another order: at place ``k`` that of place ``k ^ index``. They are a power of two; twice gives them back."""
+    for n, bit in enumerate(index):
+        values = [_named(m, "exchanged", Mux(bit, values[k ^ (1 << n)], value)) for k, value in enumerate(values)]
+    return values
 
 
 def any_bit(value):

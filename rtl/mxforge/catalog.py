@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 from .block_amax import BlockAmax
 from .dequantizer import Dequantizer
 from .dot_accumulator import DotAccumulator
+from .dual_quantizer import DualQuantizer
 from .element_cast import ElementCast
 from .errors import MxforgeError
 from .lfsr import Lfsr
@@ -22,6 +23,7 @@ UNITS = {unit.__module__.rpartition(".")[2]: unit for unit in (
     ScaleSelect,
     ElementCast,
     Quantizer,
+    DualQuantizer,
     Lfsr,
     ScaledDot,
     DotAccumulator,
@@ -60,6 +62,8 @@ ENTRIES = {entry.name: entry for entry in (
     _streamed("quantizer_bf16_floor", "quantizer", source="bf16", scale_rule="floor", stages=2),
     _streamed("quantizer_e2m1_serial", "quantizer", element="e2m1", lanes=4, stages=1),
     _streamed("quantizer_stochastic", "quantizer", element="e5m2", rounding="stochastic", lanes=8),
+    _streamed("dual_quantizer_bf16_e5m2", "dual_quantizer", source="bf16", element="e5m2", block_size=16, stages=9),
+    _streamed("dual_quantizer_stochastic", "dual_quantizer", element="e2m1", block_size=8, rounding="stochastic", stages=2),
     _streamed("scaled_dot_e5m2_e4m3", "scaled_dot", a_element="e5m2", stages=6),
     _streamed("scaled_dot_e2m1_serial", "scaled_dot", a_element="e2m1", b_element="e2m1", lanes=1, addend=False, target="bf16",
               stages=2),

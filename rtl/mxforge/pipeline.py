@@ -4,7 +4,7 @@ from amaranth.lib import memory, stream, wiring
 from amaranth.lib.wiring import In, Out
 from amaranth.utils import ceil_log2
 
-__all__ = ["Cuts", "ResultQueue", "Streamed", "chain", "delay"]
+__all__ = ["Cuts", "ResultQueue", "Streamed", "burst", "chain", "delay"]
 
 
 def _register(m, value, name, reset_less=True):
@@ -18,6 +18,13 @@ def delay(m, value, cycles, *, name, reset_less=True):
     for n in range(cycles):
         value = _register(m, value, f"{name}_{n + 1}", reset_less)
     return value
+
+
+def burst(m, start, beats, *, name):
+    """High for ``beats`` cycles from each ``start`` on; the next one comes when they are over, or later."""
+    remaining = Signal(range(beats), name=name)
+    m.d.sync += remaining.eq(Mux(start, beats - 1, remaining - remaining.any()))
+    return start | remaining.any()
 
 
 class Cuts:

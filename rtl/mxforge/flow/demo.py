@@ -19,6 +19,7 @@ import mxgolden
 from mxbench import verilator
 
 from ..dequantizer import Dequantizer
+from ..dual_quantizer import DualQuantizer
 from ..emit import emit
 from ..pipeline import Streamed
 from ..quantizer import Quantizer
@@ -26,7 +27,7 @@ from ..scaled_dot import ScaledDot
 from . import player, report, weights
 from .files import check_folder
 
-__all__ = ["OUTLIER", "BlockErrors", "Comparison", "Example", "Loss", "Results", "TensorResult", "run"]
+__all__ = ["OUTLIER", "BlockErrors", "Comparison", "Copies", "Example", "Loss", "Results", "TensorResult", "run"]
 
 BLOCK_SIZE = 32
 # Values in work at a time: tensors are read and played in pieces of this many.
@@ -35,11 +36,13 @@ PIECE = 1 << 20
 TOLD = 10
 # Rows of each matrix that are multiplied.
 ROWS = 64
+# Tiles of each matrix that are quantized both along rows and along columns.
+TILES = 128
 # A picture of fewer blocks says little.
 PICTURED = 64
 # Octaves below a tensor's largest magnitude that are told apart; the last takes the rest.
 OCTAVES = 32
-# Elements that the outlier is shown with.
+# Elements that the outlier is shown with, and the two copies of a tile.
 EXAMPLES = "e4m3", "mxint8"
 OUTLIER = (0.5, -1.2, 0.8, 250.0, -0.9, 1.5, -0.2, 0.6)
 
@@ -69,10 +72,35 @@ class Loss:
 
 
 @dataclass(kw_only=True)
+class Copies:
+    """The column-wise copy of ``tiles`` of a matrix, quantized from the values (``direct``) and from the dequantized
+    row-wise copy (``requantized``): the energy of their errors beside the ``signal``'s.
+
+    Of ``values`` codes, ``same`` are alike in both, and ``transposed`` in the first and the transposed row-wise copy.
+    """
+    tiles: int
+    values: int
+    signal: float
+    direct: float
+    requantized: float
+    same: int
+    transposed: int
+
+    @property
+    def sqnr_direct(self):
+        return decibels(self.signal, self.direct)
+
+    @property
+    def sqnr_requantized(self):
+        return decibels(self.signal, self.requantized)
+
+
+@dataclass(kw_only=True)
 class TensorResult:
     """Figures of a tensor: MXFP8 (``mx``) beside conventional FP8 with one FP32 scale for the tensor (``fp8``).
 
-    ``padding`` counts the zeros that filled its rows up to whole blocks; ``products``, the block pairs multiplied.
+    ``padding`` counts the zeros that filled its rows up to whole blocks; ``products``, the block pairs multiplied; ``copies``
+    is by elements.
     ``not_finite`` counts NaN and Inf, ``lost`` the finite values that came back as neither; the losses are of the rest.
     """
     name: str
@@ -89,6 +117,7 @@ class TensorResult:
     fp8: Loss = field(default_factory=Loss)
     products: int = 0
     product_sqnr: float = math.nan
+    copies: dict = field(default_factory=dict)
     check: Comparison = field(default_factory=Comparison)
 
     @property
@@ -206,9 +235,10 @@ class _Unit:
 
 def _build(build_dir, jobs):
     """The units of the demo, by name."""
-    components = {"quantizer": Quantizer(), "dequantizer": Dequantizer(), "scaled_dot": ScaledDot()}
+    components = {"quantizer": Quantizer(), "scaled_dot": ScaledDot()}
     for element in EXAMPLES:
-        components[f"dequantizer_{element}_4"] = Dequantizer(element=element, lanes=4)
+        components[f"dequantizer_{element}"] = Dequantizer(element=element)
+        components[f"dual_quantizer_{element}"] = DualQuantizer(element=element)
         for block_size in 8, 4:
             components[f"quantizer_{element}_{block_size}"] = Quantizer(element=element, block_size=block_size, lanes=4)
     with ThreadPoolExecutor(jobs) as pool:
@@ -276,7 +306,7 @@ def _examine(units, tensor, rows, columns, scale):
         return f"{tensor.name} row {row}, " + (f"values {first} to {last}" if lane is None else f"value {first + lane}")
 
     quantized, check = units["quantizer"].play({"values": bits}, where)
-    dequantized, second = units["dequantizer"].play(quantized, where)
+    dequantized, second = units["dequantizer_e4m3"].play(quantized, where)
     check.add(second)
 
     schemes = {"mx": dequantized["values"].view(np.float32), "fp8": _conventional(blocks, scale)}
@@ -415,6 +445,84 @@ def _multiply(results, units, tensors, jobs, advance):
             advance(count)
 
 
+def _is_tiled(tensor):
+    """Whether ``tensor`` is a matrix with a whole tile."""
+    return len(tensor.shape) > 1 and min(tensor.rows, tensor.width) >= BLOCK_SIZE
+
+
+def _tile_places(tensor):
+    """First rows and columns of up to `TILES` tiles that are spread over ``tensor``."""
+    down, across = (-(-length // BLOCK_SIZE) for length in (tensor.rows, tensor.width))
+    chosen = np.unique(np.linspace(0, down * across - 1, TILES).astype(int))
+    rows, columns = np.divmod(chosen, across)
+    # Each row of tiles begins a column further on, or steps of whole rows would meet the same column always.
+    return BLOCK_SIZE * np.stack([rows, (columns + rows) % across], axis=1)
+
+
+def _tiles(tensor):
+    """`_tile_places` of ``tensor``; the tiles' values, with zeros beyond the edges; which values are the tensor's."""
+    places = _tile_places(tensor)
+    values = np.zeros((len(places), BLOCK_SIZE, BLOCK_SIZE), np.float32)
+    is_own = np.zeros(values.shape, bool)
+    for tile, (row, column) in enumerate(places.tolist()):
+        part = tensor.fp32(slice(row, row + BLOCK_SIZE), slice(column, column + BLOCK_SIZE))
+        within = tile, slice(part.shape[0]), slice(part.shape[1])
+        values[within], is_own[within] = part, True
+    return places, values, is_own
+
+
+def _two_copies(units, tensor, element):
+    """`Comparison` and `Copies` of ``tensor``: tiles through the dual quantizer, and once more from the row-wise copy."""
+    places, values, is_own = _tiles(tensor)
+    check = Comparison()
+
+    def where(tile, item=0):
+        row, column = places[tile]
+        return f"{tensor.name}, {element} tile at row {row}, column {column}, item {item}"
+
+    def play(unit, inputs, where):
+        outputs, step = units[f"{unit}_{element}"].play(inputs, where)
+        check.add(step)
+        return outputs
+
+    def quantized(values):
+        return play("dual_quantizer", {"values": values.view(np.uint32).reshape(len(places), -1)}, where)
+
+    def dequantized(copies, side):
+        outputs = play(
+            "dequantizer", {"scale": copies[f"{side}_scales"].ravel(),
+                            "elements": copies[f"{side}_elements"].reshape(-1, BLOCK_SIZE)},
+            lambda block, lane=0: f"{where(block // BLOCK_SIZE, lane)} of {side} {block % BLOCK_SIZE}")
+        return outputs["values"].view(np.float32).reshape(values.shape)
+
+    copies = quantized(values)
+    again = quantized(dequantized(copies, "row"))
+    became = {"direct": dequantized(copies, "column"), "requantized": dequantized(again, "column")}
+
+    values, is_own = values.swapaxes(1, 2), is_own.swapaxes(1, 2)
+    counted = is_own & np.isfinite(values) & np.isfinite(became["direct"]) & np.isfinite(became["requantized"])
+    real = np.where(counted, values, 0).astype(np.float64)
+    noises = {name: float(np.square(real - np.where(counted, copy, 0)).sum()) for name, copy in became.items()}
+    codes = copies["column_elements"].reshape(values.shape)
+    others = {"same": again["column_elements"].reshape(values.shape),
+              "transposed": copies["row_elements"].reshape(values.shape).swapaxes(1, 2)}
+    return check, Copies(
+        tiles=len(places), values=np.count_nonzero(is_own), signal=float(np.square(real).sum()), **noises,
+        **{name: np.count_nonzero((codes == other) & is_own) for name, other in others.items()})
+
+
+def _copy(results, units, tensors, jobs, advance):
+    """Tiles of the matrices among ``tensors``, along rows and along columns."""
+    by_name = {result.name: result for result in results.tensors}
+    calls = [(_two_copies, units, tensor, element) for tensor in tensors if _is_tiled(tensor) for element in EXAMPLES]
+    with ThreadPoolExecutor(jobs) as pool:
+        for (_, _, tensor, element), (check, copies) in zip(calls, _in_order(pool, calls, 2 * jobs), strict=True):
+            result = by_name[tensor.name]
+            result.check.add(check)
+            result.copies[element] = copies
+            advance(copies.tiles)
+
+
 def _show_outlier(results, units):
     """`OUTLIER` in blocks of 8 and of 4."""
     for element in EXAMPLES:
@@ -424,13 +532,13 @@ def _show_outlier(results, units):
             quantized, check = units[f"quantizer_{element}_{block_size}"].play(
                 {"values": np.array(OUTLIER, np.float32).view(np.uint32).reshape(-1, block_size)}, where)
             scales = quantized["scale"]
-            outputs, second = units[f"dequantizer_{element}_4"].play(
-                {"scale": np.repeat(scales, block_size // 4), "elements": quantized["elements"].reshape(-1, 4)}, where)
+            outputs, second = units[f"dequantizer_{element}"].play(
+                {"scale": scales, "elements": np.pad(quantized["elements"], ((0, 0), (0, BLOCK_SIZE - block_size)))}, where)
             results.check.add(check)
             results.check.add(second)
             results.examples.append(Example(
                 element=element, block_size=block_size, scales=scales.tolist(),
-                values=outputs["values"].view(np.float32).ravel().tolist()))
+                values=outputs["values"].view(np.float32)[:, :block_size].ravel().tolist()))
 
 
 def _check_facts(results, units):
@@ -505,10 +613,13 @@ def run(file=None, names=(), build_dir="sim_build", report_dir=None, jobs=None, 
         blocks = progress.add_task("Blocks quantized and back", total=sum(map(_block_count, tensors)))
         total = sum(min(ROWS, tensor.rows) * _block_count(tensor) // tensor.rows for tensor in _multiplied(tensors))
         products = progress.add_task("Block products", total=total, visible=total > 0)
+        total = sum(len(_tile_places(tensor)) for tensor in tensors if _is_tiled(tensor)) * len(EXAMPLES)
+        tiles = progress.add_task("Tiles by row and column", total=total, visible=total > 0)
         started = time.perf_counter()
         _send(results, units, tensors, jobs, lambda count: progress.advance(blocks, count))
         results.seconds["blocks"] = time.perf_counter() - started
         _multiply(results, units, tensors, jobs, lambda count: progress.advance(products, count))
+        _copy(results, units, tensors, jobs, lambda count: progress.advance(tiles, count))
         _show_outlier(results, units)
         _check_facts(results, units)
 
@@ -518,6 +629,8 @@ def run(file=None, names=(), build_dir="sim_build", report_dir=None, jobs=None, 
         console.print(line, markup=False)
     console.print(f"{results.compared:,} bit patterns compared with golden, {results.mismatches:,} mismatches; "
                   f"{results.total('blocks') / results.seconds['blocks']:,.0f} blocks/s")
+    for line in report.copies(results):
+        console.print(line)
     for line in results.told:
         console.print(f"Mismatch: {line}", markup=False)
     console.print(f"Report: {page}")
