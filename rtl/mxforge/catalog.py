@@ -8,6 +8,7 @@ from .dequantizer import Dequantizer
 from .dot_accumulator import DotAccumulator
 from .element_cast import ElementCast
 from .errors import MxforgeError
+from .fp32_multiplier import FP32Multiplier
 from .lfsr import Lfsr
 from .pipeline import Streamed
 from .quantizer import Quantizer
@@ -25,6 +26,7 @@ UNITS = {unit.__module__.rpartition(".")[2]: unit for unit in (
     Lfsr,
     ScaledDot,
     DotAccumulator,
+    FP32Multiplier,
 )}
 
 
@@ -68,11 +70,13 @@ ENTRIES = {entry.name: entry for entry in (
     _streamed("dot_accumulator_fused", "dot_accumulator", accumulation="fp32_fused", lanes=8, stages=8, slots=4),
     _streamed("dot_accumulator_chain", "dot_accumulator", accumulation="fp32_chain", a_element="e5m2", lanes=4, stages=12),
     _streamed("dot_accumulator_blackwell", "dot_accumulator", accumulation="blackwell", stages=12, slots=8),
+    _streamed("fp32_multiplier_fast", "fp32_multiplier", stages=8),
     _bare("dequantize32_fp32", "dequantizer"),
     _bare("dequantize1_fp32", "dequantizer", lanes=1),
     _bare("quantize32_bf16", "quantizer", source="bf16"),
     _bare("dot32_e4m3", "scaled_dot", addend=False),
     _bare("dot8_e4m3_c", "scaled_dot", block_size=8, lanes=8),
+    _bare("fp32_multiplier_core", "fp32_multiplier"),
 )}
 
 

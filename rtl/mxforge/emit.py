@@ -28,12 +28,15 @@ MEANINGS = {
     "first": "1 starts a new product, at the addend",
     "is_out_of_window": "1 if a term lay outside the accumulator's window; the result is NaN then",
     "last": "1 asks for the result",
+    "products": "FP32 bits of a times b",
     "random": "a fresh random number for each value",
     "result": "{target} bits of the sum",
     "scale": "E8M0 code of the block",
     "scales": "E8M0 codes, one a lane",
     "values": "{source} bits",
     "dequantizer.values": "{target} bits",
+    "fp32_multiplier.a": "FP32 bits",
+    "fp32_multiplier.b": "FP32 bits",
     "lfsr.values": "bits of any kind, passed through",
 }
 
