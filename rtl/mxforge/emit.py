@@ -38,6 +38,11 @@ MEANINGS = {
     "fp32_multiplier.a": "FP32 bits",
     "fp32_multiplier.b": "FP32 bits",
     "lfsr.values": "bits of any kind, passed through",
+    "tensor_dequantizer.scale": "FP32 bits of the factor of elements",
+    "tensor_dequantizer.values": "{target} bits",
+    "tensor_quantizer.amax": "largest finite magnitude of the tensor so far: FP32 bits without the sign",
+    "tensor_quantizer.first": "1 starts a tensor",
+    "tensor_quantizer.scale": "FP32 bits of the factor of values",
 }
 
 # IEEE 1800-2017, annex B.
