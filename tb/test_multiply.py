@@ -32,6 +32,7 @@ def small(monkeypatch):
     ("s124", "s142", "s142", "inf"),
     ("s132", "s151", "s133", "saturate"),
     ("s151", "s133", "s151", "inf"),
+    ("s151", "s151", "s133", "inf"),
 ])
 def test_every_product(small, a, b, target, overflow):
     a, b, target = SMALL[a], SMALL[b], SMALL[target]
