@@ -9,11 +9,14 @@ from .dot_accumulator import DotAccumulator
 from .dual_quantizer import DualQuantizer
 from .element_cast import ElementCast
 from .errors import MxforgeError
+from .fp32_multiplier import FP32Multiplier
 from .lfsr import Lfsr
 from .pipeline import Streamed
 from .quantizer import Quantizer
 from .scale_select import ScaleSelect
 from .scaled_dot import ScaledDot
+from .tensor_dequantizer import TensorDequantizer
+from .tensor_quantizer import TensorQuantizer
 
 __all__ = ["ENTRIES", "UNITS", "Entry", "find"]
 
@@ -27,6 +30,9 @@ UNITS = {unit.__module__.rpartition(".")[2]: unit for unit in (
     Lfsr,
     ScaledDot,
     DotAccumulator,
+    FP32Multiplier,
+    TensorQuantizer,
+    TensorDequantizer,
 )}
 
 
@@ -72,11 +78,16 @@ ENTRIES = {entry.name: entry for entry in (
     _streamed("dot_accumulator_fused", "dot_accumulator", accumulation="fp32_fused", lanes=8, stages=8, slots=4),
     _streamed("dot_accumulator_chain", "dot_accumulator", accumulation="fp32_chain", a_element="e5m2", lanes=4, stages=12),
     _streamed("dot_accumulator_blackwell", "dot_accumulator", accumulation="blackwell", stages=12, slots=8),
+    _streamed("fp32_multiplier_fast", "fp32_multiplier", stages=8),
+    _streamed("tensor_quantizer_bf16_fast", "tensor_quantizer", source="bf16", stages=12),
+    _streamed("tensor_dequantizer_e5m2_bf16", "tensor_dequantizer", element="e5m2", target="bf16", multiplier="trimmed", stages=2),
+    _streamed("tensor_dequantizer_fast", "tensor_dequantizer", stages=8),
     _bare("dequantize32_fp32", "dequantizer"),
     _bare("dequantize1_fp32", "dequantizer", lanes=1),
     _bare("quantize32_bf16", "quantizer", source="bf16"),
     _bare("dot32_e4m3", "scaled_dot", addend=False),
     _bare("dot8_e4m3_c", "scaled_dot", block_size=8, lanes=8),
+    _bare("fp32_multiplier_core", "fp32_multiplier"),
 )}
 
 

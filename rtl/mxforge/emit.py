@@ -32,6 +32,7 @@ MEANINGS = {
     "first": "1 starts a new product, at the addend",
     "is_out_of_window": "1 if a term lay outside the accumulator's window; the result is NaN then",
     "last": "1 asks for the result",
+    "products": "FP32 bits of a times b",
     "random": "a fresh random number for each value",
     "result": "{target} bits of the sum",
     "row_elements": "{element} codes of the tile's row, from left to right",
@@ -41,7 +42,14 @@ MEANINGS = {
     "values": "{source} bits",
     "dequantizer.values": "{target} bits",
     "dual_quantizer.values": "{source} bits, a row of a tile",
+    "fp32_multiplier.a": "FP32 bits",
+    "fp32_multiplier.b": "FP32 bits",
     "lfsr.values": "bits of any kind, passed through",
+    "tensor_dequantizer.scale": "FP32 bits of the factor of elements",
+    "tensor_dequantizer.values": "{target} bits",
+    "tensor_quantizer.amax": "largest finite magnitude of the tensor so far: FP32 bits without the sign",
+    "tensor_quantizer.first": "1 starts a tensor",
+    "tensor_quantizer.scale": "FP32 bits of the factor of values",
 }
 
 # IEEE 1800-2017, annex B.

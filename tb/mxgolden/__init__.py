@@ -8,7 +8,8 @@ from .blocks import dequantize, quantize
 from .codec import decode, encode
 from .measures import flushed_share, sqnr
 from .products import dot
-from .tensor_quantizer import dequantize_tensor, quantize_tensor
+from .tensor_dequantizer import dequantize_tensor
+from .tensor_quantizer import quantize_tensor
 
 __all__ = [
     "decode",

@@ -277,22 +277,22 @@ def _pieces(tensor):
             yield slice(row, row + rows), slice(column, column + PIECE)
 
 
-def _tensor_scale(tensor):
-    """The FP32 scale of conventional FP8, which the largest finite magnitude decides."""
+def _tensor_amax(tensor):
+    """The largest finite magnitude, which decides the FP32 scale of conventional FP8."""
     amax = np.float32(0)
     for piece in _pieces(tensor):
         values = np.abs(tensor.fp32(*piece))
         amax = max(amax, values.max(initial=0, where=np.isfinite(values)))
-    return mxgolden.quantize_tensor(np.array([amax], np.float32))[0]
+    return amax
 
 
-def _conventional(values, scale):
-    """``values`` after conventional FP8 (E4M3) under one FP32 scale and back."""
-    _, codes = mxgolden.quantize_tensor(values, scale=scale)
+def _conventional(values, amax):
+    """``values`` of a tensor after conventional FP8 (E4M3) under one FP32 scale and back."""
+    scale, codes = mxgolden.quantize_tensor(values, amax=amax)
     return mxgolden.dequantize_tensor(codes, scale).view(np.float32)
 
 
-def _examine(units, tensor, rows, columns, scale):
+def _examine(units, tensor, rows, columns, amax):
     """Send a piece of ``tensor`` through quantizer and dequantizer."""
     values = tensor.fp32(rows, columns)
     height, width = values.shape
@@ -309,7 +309,7 @@ def _examine(units, tensor, rows, columns, scale):
     dequantized, second = units["dequantizer_e4m3"].play(quantized, where)
     check.add(second)
 
-    schemes = {"mx": dequantized["values"].view(np.float32), "fp8": _conventional(blocks, scale)}
+    schemes = {"mx": dequantized["values"].view(np.float32), "fp8": _conventional(blocks, amax)}
     finite = np.isfinite(blocks)
     counted = finite & np.isfinite(schemes["mx"]) & np.isfinite(schemes["fp8"])
     real = np.where(counted, blocks, 0).astype(np.float64)
@@ -319,7 +319,7 @@ def _examine(units, tensor, rows, columns, scale):
         lost=np.count_nonzero((finite & ~counted).reshape(height, -1)[:, :width]),
         signal=np.einsum("ij,ij->i", real, real), noise={}, flushed={}, sizes={})
     some = real != 0
-    below = np.frexp(448 * np.float64(scale))[1] - np.frexp(real[some])[1]
+    below = np.frexp(amax)[1] - np.frexp(real[some])[1]
     octaves = np.clip(below, 0, OCTAVES - 1)
     piece.sizes["count"] = np.bincount(octaves, minlength=OCTAVES)
     for scheme, became in schemes.items():
@@ -375,9 +375,9 @@ def _send(results, units, tensors, jobs, advance):
     """All ``tensors`` through the units."""
     def calls():
         for tensor in tensors:
-            scale = _tensor_scale(tensor)
+            amax = _tensor_amax(tensor)
             for rows, columns in _pieces(tensor):
-                yield _examine, units, tensor, rows, columns, scale
+                yield _examine, units, tensor, rows, columns, amax
 
     waiting = defaultdict(list)
     remaining = {tensor.name: sum(1 for _ in _pieces(tensor)) for tensor in tensors}
