@@ -25,18 +25,17 @@ def verified(request):
 
 @pytest.fixture
 def simulate(request, verified):
-    """``simulate(component, name)``: emit, build once, and run the benches of ``mxbench.bench`` and the cocotb tests of the
-    calling test's own module.
+    """``simulate(component, name)``: emit, build once, and run the benches of ``mxbench.bench`` (of ``mxbench.axi_stream``, if
+    it is one) and the cocotb tests of the calling test's own module.
     """
     from mxbench.runner import run as run_benches
     from mxforge.emit import emit
 
-    modules = ["mxbench.bench"]
-    if "@cocotb." in inspect.getsource(request.module):
-        modules.append(request.module.__name__)
+    own = [request.module.__name__] if "@cocotb." in inspect.getsource(request.module) else []
 
-    def run(component, name, *, blocks=None):
-        text, manifest = emit(component, name)
+    def run(component, name, *, blocks=None, **style):
+        text, manifest = emit(component, name, **style)
+        modules = ["mxbench.axi_stream" if manifest["axi"] else "mxbench.bench", *own]
         run_dir = SIM_BUILD / "runs" / f"{request.module.__name__}-{request.node.name}"
         run_dir.mkdir(parents=True, exist_ok=True)
         verilog, contract, log = run_dir / f"{name}.v", run_dir / "manifest.json", run_dir / "sim.log"
@@ -74,40 +73,45 @@ def _unit_of(core):
 
 @pytest.fixture
 def verify(sim_build, verified):
-    """``verify(core, blocks)``: so many blocks of the unit's stimulus through its Verilog by the C++ player, between streams
-    or, without ``streamed``, bare; compares with golden, and returns how often each class of the stimulus was hit.
+    """``verify(core, blocks)``: so many blocks of the unit's stimulus through its Verilog by the C++ player, between streams,
+    with ``axi`` those of AXI, or, without ``streamed``, bare; compares with golden, and returns how often each class of the
+    stimulus was hit.
 
     At full speed latency and interval must be the declared ones; ``stalls`` is a seed for idle inputs and back-pressure.
     ``mixed`` times more blocks are made of the stimulus by dealing each item's values anew among the rows (but for marks,
     whose order has a meaning).
     """
     from mxbench.bench import compare
+    from mxbench.manifest import with_marks
+    from mxforge.axi_stream import AxiStream
     from mxforge.emit import emit
     from mxforge.flow import player
     from mxforge.pipeline import Streamed
 
-    def run(core, blocks, *, streamed=True, stalls=None, mixed=0):
+    def run(core, blocks, *, streamed=True, axi=False, stalls=None, mixed=0):
         unit = _unit_of(core)
         stimulus = importlib.import_module(f"mxbench.stimulus.{unit}")
         golden = importlib.import_module(f"mxgolden.{unit}")
         parameters = asdict(core.parameters)
         rng = np.random.default_rng(blocks)
         first = stimulus.blocks(parameters, blocks, rng)
-        text, manifest = emit(Streamed(core) if streamed else core, unit)
+        text, manifest = emit(AxiStream(core) if axi else Streamed(core) if streamed else core, unit)
         machine = player.build(text, manifest, sim_build)
         hits = Counter()
         for n in range(1 + mixed):
             inputs = first if n == 0 else {
                 name: array if name in ("first", "last") else rng.permuted(array, axis=0) for name, array in first.items()}
             expected = golden.expected(parameters, inputs)
+            if n == 0:
+                hits = stimulus.classes(parameters, inputs, expected)
+            if axi:
+                inputs, expected = with_marks(manifest, inputs, expected, rng)
             got = machine.play(inputs, stalls=stalls)
             compare(got, expected, inputs)
             # Where an input doesn't always give an output, it is the last one's that is measured.
             is_measured = stalls is None and ("last" not in inputs or bool(inputs["last"][-1]))
             if is_measured:
                 assert (machine.last.latency, machine.last.interval) == (manifest["latency"], manifest["interval"])
-            if n == 0:
-                hits = stimulus.classes(parameters, inputs, expected)
             verified(unit, configuration=repr(core.parameters), blocks=blocks, values=sum(array.size for array in got.values()),
                      latencies=int(n == 0 and is_measured),
                      classes=hits if n == 0 else {})

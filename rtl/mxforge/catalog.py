@@ -3,6 +3,7 @@
 import difflib
 from dataclasses import dataclass, field
 
+from .axi_stream import AxiStream
 from .block_amax import BlockAmax
 from .dequantizer import Dequantizer
 from .dot_accumulator import DotAccumulator
@@ -38,19 +39,35 @@ UNITS = {unit.__module__.rpartition(".")[2]: unit for unit in (
 
 @dataclass(frozen=True, kw_only=True)
 class Entry:
-    """A named configuration: a unit, the parameters that differ from its defaults, between streams or as a bare core."""
+    """A named configuration: a unit, the parameters that differ from its defaults, between streams (of AXI, too) or as a
+    bare core.
+    """
     name: str
     unit: str
     parameters: dict = field(default_factory=dict)
     streamed: bool = True
+    axi: bool = False
+
+    @property
+    def ports(self):
+        return "axi" if self.axi else "streams" if self.streamed else "bare"
 
     def component(self):
         core = UNITS[self.unit](**self.parameters)
+        if self.axi:
+            try:
+                return AxiStream(core)
+            except TypeError as error:
+                raise MxforgeError(f"{self.unit} can't be put between AXI4-Streams: {error}") from error
         return Streamed(core) if self.streamed else core
 
 
 def _streamed(name, unit, **parameters):
     return Entry(name=name, unit=unit, parameters=parameters)
+
+
+def _axi(name, unit, **parameters):
+    return Entry(name=name, unit=unit, parameters=parameters, axi=True)
 
 
 def _bare(name, unit, **parameters):
@@ -82,6 +99,9 @@ ENTRIES = {entry.name: entry for entry in (
     _streamed("tensor_quantizer_bf16_fast", "tensor_quantizer", source="bf16", stages=12),
     _streamed("tensor_dequantizer_e5m2_bf16", "tensor_dequantizer", element="e5m2", target="bf16", multiplier="trimmed", stages=2),
     _streamed("tensor_dequantizer_fast", "tensor_dequantizer", stages=8),
+    _axi("dequantizer_axis", "dequantizer", stages=2),
+    _axi("quantizer_axis", "quantizer", source="bf16", lanes=8, stages=3),
+    _axi("dot_accumulator_axis", "dot_accumulator", accumulation="fp32_fused", lanes=8, stages=8),
     _bare("dequantize32_fp32", "dequantizer"),
     _bare("dequantize1_fp32", "dequantizer", lanes=1),
     _bare("quantize32_bf16", "quantizer", source="bf16"),

@@ -9,11 +9,16 @@ from amaranth.back import rtlil
 from amaranth.lib import data, wiring
 
 from . import __version__
+from .axi_stream import AxiStream
 from .errors import MxforgeError
+from .formats import E8M0, ELEMENTS, WIDES, IntegerFormat
 from .pipeline import Streamed
 
-__all__ = ["MEANINGS", "RESERVED", "RESETS", "command_of", "comment", "contract_lines", "emit", "field_span", "manifest_of",
-           "option_of", "unit_of"]
+__all__ = ["CLOCKS", "MEANINGS", "RESERVED", "RESETS", "command_of", "comment", "contract_lines", "emit", "field_span",
+           "manifest_of", "option_of", "padding_of", "payloads", "unit_of"]
+
+# Ports that are no part of a stream.
+CLOCKS = "clk", "rst", "aclk", "aresetn"
 
 RESETS = "sync", "async"
 
@@ -84,7 +89,7 @@ This file belongs to whoever generated it. The authors of mxforge claim no right
 
 
 def unit_of(component):
-    return component.core if isinstance(component, Streamed) else component
+    return unit_of(component.core) if isinstance(component, Streamed | AxiStream) else component
 
 
 def _unit_name(component):
@@ -121,7 +126,9 @@ def command_of(component, name, reset="sync", init=True):
         value = getattr(component.parameters, field.name)
         if value != field.default:
             words.append(option_of(field.name, value))
-    if not isinstance(component, Streamed):
+    if isinstance(component, AxiStream):
+        words.append("--axi")
+    elif not isinstance(component, Streamed):
         words.append("--bare")
     if name != unit:
         words.append(f"--name {name}")
@@ -134,11 +141,12 @@ def command_of(component, name, reset="sync", init=True):
 
 def manifest_of(component, name, clocked=True, reset="sync", init=True):
     """The contract of ``component`` as module ``name``: parameters, cadence, latency and interval in cycles, beats of a
-    block, and for each port its direction, width and payload fields.
+    block, for each port its direction, width and payload fields, and constants for those who write Verilog.
     """
     unit = _unit_name(component)
     parameters = asdict(component.parameters)
-    ports = {port: {"dir": "in", "width": 1} for port in ("clk", "rst")} if clocked else {}
+    is_axi = isinstance(component, AxiStream)
+    ports = {port: {"dir": "in", "width": 1} for port in ("clk", "rst")} if clocked and not is_axi else {}
     for path, member, _ in component.signature.flatten(component):
         port = ports["__".join(map(str, path))] = {
             "dir": "in" if member.flow == wiring.In else "out",
@@ -147,13 +155,14 @@ def manifest_of(component, name, clocked=True, reset="sync", init=True):
         if isinstance(member.shape, data.Layout):
             port["fields"] = list(_fields(member.shape, unit, parameters))
     beats_in, beats_out = component.beats
-    return {
+    manifest = {
         "name": name,
         "unit": unit,
         "mxforge": __version__,
         "command": command_of(component, name, reset, init),
         "parameters": parameters,
-        "streamed": isinstance(component, Streamed),
+        "streamed": isinstance(component, Streamed | AxiStream),
+        "axi": is_axi,
         "cadence": component.cadence,
         "latency": component.latency,
         "interval": component.interval,
@@ -163,16 +172,72 @@ def manifest_of(component, name, clocked=True, reset="sync", init=True):
         "init": init,
         "ports": ports,
     }
+    return manifest | {"constants": list(_constants(manifest))}
+
+
+def _constants(manifest):
+    """What a design round the unit has to know, as ``localparam``s of Verilog: name, value, text."""
+    def integer(name, value, width=None):
+        name = name.upper()
+        if width is None and value < 1 << 31:
+            return {"name": name, "value": value, "verilog": f"localparam integer {name} = {value};"}
+        width = width or 64
+        text = f"localparam [{width - 1}:0] {name} = {width}'h{value:0{-(-width // 4)}x};"
+        return {"name": name, "value": value, "verilog": text}
+
+    for name in "latency", "interval":
+        yield integer(name, manifest[name])
+    for side, beats in manifest["beats"].items():
+        yield integer(f"{side}_beats", beats)
+    formats = ELEMENTS | WIDES
+    for name, value in manifest["parameters"].items():
+        if not isinstance(value, str):
+            yield integer(name, int(value))
+            continue
+        yield {"name": name.upper(), "value": value, "verilog": f"localparam {name.upper()} = \"{value}\";"}
+        if value in formats:
+            fmt = formats[value]
+            if isinstance(fmt, IntegerFormat):
+                facts = {"width": fmt.width, "fraction_width": fmt.mantissa_width}
+            else:
+                facts = {"width": fmt.width, "exponent_width": fmt.exponent_width, "mantissa_width": fmt.mantissa_width,
+                         "bias": fmt.bias}
+            for fact, number in facts.items():
+                yield integer(f"{name}_{fact}", number)
+            codes = {"max": fmt.max_code, "inf": fmt.inf_code, "nan": fmt.nan_code if fmt.has_nan else None}
+            for fact, code in codes.items():
+                if code is not None:
+                    yield integer(f"{name}_{fact}_code", code, fmt.width)
+    fields = [field for port in payloads(manifest).values() for field in manifest["ports"][port]["fields"]]
+    if any("E8M0" in field["meaning"] for field in fields):
+        yield integer("scale_width", E8M0.width)
+        yield integer("scale_bias", E8M0.bias)
+        yield integer("scale_nan_code", E8M0.nan_code, E8M0.width)
+    for side, port in payloads(manifest).items():
+        facts = manifest["ports"][port]
+        yield integer(f"{side}_width", facts["width"])
+        for field in facts["fields"]:
+            for fact in "offset", "width", "count":
+                if fact in field:
+                    yield integer(f"{side}_{field['name']}_{fact}", field[fact])
+
+
+def payloads(manifest):
+    """``{name: port}`` of the payloads: ``i`` and ``o``, of AXI4-Streams ``s_axis_tdata`` and ``m_axis_tdata``."""
+    ports = [port for port, facts in manifest["ports"].items() if "fields" in facts]
+    return {port.partition("__")[0]: port for port in ports if not port.endswith(("_tkeep", "_tlast"))}
 
 
 def emit(component, name, *, reset="sync", init=True):
     """``(text, manifest)``: Verilog of ``component`` as module ``name``, and its contract. Same input, same text.
 
-    ``reset`` is ``"sync"`` or ``"async"``, active high. Without ``init`` no register and no memory has an initial value,
-    as ASIC flows want it: state is then defined from the first reset on.
+    ``reset`` is ``"sync"`` or ``"async"``, active high (low where the port is ``aresetn``). Without ``init`` no register and
+    no memory has an initial value, as ASIC flows want it: state is then defined from the first reset on.
     """
     if reset not in RESETS:
         raise ValueError(f"reset must be one of {', '.join(RESETS)}, not {reset!r}")
+    if isinstance(component, AxiStream):
+        component.domain.async_reset = reset == "async"
     text = _plain_names(rtlil.convert(
         component, name=name, emit_src=False,
         missing_domain=lambda domain: ClockDomain(domain, async_reset=reset == "async")))
@@ -260,7 +325,7 @@ def _has_last(manifest):
 
 def _timing(manifest):
     """Cadence, latency, interval and reset, in sentences."""
-    if "clk" not in manifest["ports"]:
+    if not manifest["ports"].keys() & set(CLOCKS):
         yield "Combinational: o follows i."
         return
     beats_in, beats_out = manifest["beats"]["i"], manifest["beats"]["o"]
@@ -282,19 +347,46 @@ def _timing(manifest):
     else:
         yield f"Latency: {latency}, from {beat} to its {first}."
     yield f"Interval: {_plural(manifest['interval'], 'cycle')} from one input beat to the next, sustained."
-    if manifest["streamed"]:
+    if manifest["axi"]:
+        yield "AXI4-Stream: a beat is transferred at a rising edge of aclk at which tvalid and tready are high."
+        yield from _packets(manifest)
+    elif manifest["streamed"]:
         yield "A beat is transferred at a rising edge of clk at which valid and ready are high; valid never waits for ready."
     elif "i_valid" in manifest["ports"]:
         yield "i is a beat while i_valid is high, o while o_valid is; there is no way to stall."
-    yield f"rst is active high and {'a' * (manifest['reset'] == 'async')}synchronous."
+    is_high = "rst" in manifest["ports"]
+    yield (f"{'rst' if is_high else 'aresetn'} is active {'high' if is_high else 'low'} and "
+           f"{'a' * (manifest['reset'] == 'async')}synchronous.")
     if not manifest["init"]:
         yield "State is undefined until the first reset."
+
+
+def _packets(manifest):
+    """What tkeep and tlast of an AXI4-Stream top mean, where they are no fields of the unit."""
+    ports = manifest["ports"]
+    if "fields" not in ports["s_axis_tkeep"]:
+        yield "s_axis_tkeep must be all ones (beats are whole) and is not looked at."
+    if "fields" not in ports["m_axis_tkeep"]:
+        yield "m_axis_tkeep is all ones."
+    if "fields" in ports["m_axis_tlast"]:
+        return
+    if manifest["cadence"] == "each":
+        yield "m_axis_tlast is s_axis_tlast of the beat that the output beat comes of."
+    elif manifest["cadence"] == "some":
+        yield "m_axis_tlast is s_axis_tlast of the beat that gives the output beat; that of a beat that gives none is dropped."
+    else:
+        yield "m_axis_tlast of a block's last beat is s_axis_tlast of its last input beat; on other beats it is dropped."
 
 
 def field_span(field):
     """The bits that a field takes in its payload, as Verilog writes them."""
     high = field["offset"] + field["width"] * field.get("count", 1) - 1
     return f"[{high}:{field['offset']}]"
+
+
+def padding_of(port):
+    """How many bits of a payload are above its fields."""
+    return port["width"] - max(field["offset"] + field["width"] * field.get("count", 1) for field in port["fields"])
 
 
 def contract_lines(manifest):
@@ -304,12 +396,14 @@ def contract_lines(manifest):
         if "fields" not in port:
             continue
         yield ""
-        yield f"{name}, {port['width']} bits:"
+        yield f"{name}, {_plural(port['width'], 'bit')}:"
         spans = [field_span(field) for field in port["fields"]]
         names = [f"{field['name']}[{field['count']}]" if "count" in field else field["name"] for field in port["fields"]]
         for span, shown, field in zip(spans, names, port["fields"], strict=True):
             item = f"; item k at [{field['offset']} + {field['width']}*k +: {field['width']}]" if "count" in field else ""
             yield f"  {span:{max(map(len, spans))}} {shown:{max(map(len, names))}}  {field['meaning']}{item}"
+        if padding := padding_of(port):
+            yield f"  [{port['width'] - 1}:{port['width'] - padding}] {'zeros' if port['dir'] == 'out' else 'are not looked at'}"
 
 
 def comment(manifest, mark="//"):

@@ -40,6 +40,18 @@ def compare(got, expected, inputs=None):
                                  f"{len(wrong)} of {wanted.size} differ {fed}")
 
 
+def check_timing(manifest, taken, seen, blocks):
+    """Fail unless latency and interval are as declared, by the cycles of input and output beats of ``blocks`` at full speed."""
+    beats_in, beats_out = manifest["beats"]["i"], manifest["beats"]["o"]
+    steps = {b - a for a, b in itertools.pairwise(taken)}
+    assert steps == {manifest["interval"]}, f"beats every {steps} cycles, declared {manifest['interval']}"
+    if len(seen) == blocks * beats_out:
+        latencies = {b - a for a, b in zip(taken[beats_in - 1::beats_in], seen[0::beats_out], strict=True)}
+        assert latencies == {manifest["latency"]}, f"latencies {latencies}, declared {manifest['latency']}"
+    else:
+        assert seen[-1] - taken[-1] == manifest["latency"], f"latency {seen[-1] - taken[-1]}, declared {manifest['latency']}"
+
+
 def some_pauses():
     """Pauses of several characters: none, single cycles, long ones."""
     return random.choice([0, 0, 0, 1, 2, random.randrange(12)])
@@ -106,15 +118,7 @@ async def latency_and_interval_are_declared(dut):
             seen.append(cycle)
         cycle += 1
         assert cycle < 10_000, f"{len(seen)} of {results} beats came"
-    steps = [b - a for a, b in itertools.pairwise(taken)]
-    assert max(steps) == min(steps) == manifest["interval"], f"beats every {set(steps)} cycles, declared {manifest['interval']}"
-    if results == blocks * o.layout.beats:
-        last = taken[i.layout.beats - 1::i.layout.beats]
-        first = seen[0::o.layout.beats]
-        latencies = {b - a for a, b in zip(last, first, strict=True)}
-        assert latencies == {manifest["latency"]}, f"latencies {latencies}, declared {manifest['latency']}"
-    else:
-        assert seen[-1] - taken[-1] == manifest["latency"], f"latency {seen[-1] - taken[-1]}, declared {manifest['latency']}"
+    check_timing(manifest, taken, seen, blocks)
     dut._log.info("latency %d, interval %d, as declared", manifest["latency"], manifest["interval"])
 
 

@@ -15,7 +15,7 @@ from pathlib import Path
 import numpy as np
 
 from mxbench import verilator
-from mxbench.manifest import dtype_of
+from mxbench.manifest import as_streams, dtype_of
 
 __all__ = ["Player", "ProtocolError", "Statistics", "build", "check", "check_waves"]
 
@@ -316,6 +316,7 @@ def check(manifest, inputs):
 
     Needs no build.
     """
+    manifest = as_streams(manifest)
     port = manifest["ports"]["i__payload" if manifest["streamed"] else "i"]
     rows, _ = _Beats(port, manifest["beats"]["i"]).check(inputs)
     return {field["name"]: rows[field["name"]].astype(dtype_of(field["width"]), copy=False) for field in port["fields"]}
@@ -328,8 +329,13 @@ def check_waves(path):
 
 
 def build(text, manifest, build_dir):
-    """The `Player` of Verilog ``text`` and its ``manifest``, built below ``build_dir`` once for each content."""
+    """The `Player` of Verilog ``text`` and its ``manifest``, built below ``build_dir`` once for each content.
+
+    An AXI4-Stream top is played with ``tlast`` as a field of its payloads, see :func:`mxbench.manifest.as_streams`.
+    """
     tools = verilator.find()
+    if manifest.get("axi"):
+        text, manifest = _as_streams(text, manifest)
     source = _source(manifest)
 
     def program(trace=()):
@@ -359,6 +365,28 @@ def build(text, manifest, build_dir):
         return program(_TRACES[path.suffix])
 
     return Player(program(), manifest, waves_program)
+
+
+def _as_streams(text, manifest):
+    """Verilog and manifest of an AXI4-Stream top in a module with plain streams."""
+    axi, name = manifest["ports"], f"{manifest['name']}_as_streams"
+    manifest = as_streams(manifest) | {"name": name}
+    connections = {"aclk": "clk", "aresetn": "~rst"}
+    for side, stream in ("s_axis", "i"), ("m_axis", "o"):
+        low = 0
+        for part in "data", "keep", "last":
+            port = f"{side}_t{part}"
+            width = axi[port]["width"]
+            if part == "keep" and "fields" not in axi[port]:
+                connections[port] = f"{{{width}{{1'b1}}}}" if stream == "i" else ""
+                continue
+            connections[port] = f"{stream}__payload[{low + width - 1}:{low}]"
+            low += width
+        connections |= {f"{side}_tvalid": f"{stream}__valid", f"{side}_tready": f"{stream}__ready"}
+    ports = ",\n".join(f"  {facts['dir']}put wire [{facts['width'] - 1}:0] {port}" for port, facts in manifest["ports"].items())
+    connected = ",\n".join(f"    .{port}({signal})" for port, signal in connections.items())
+    inner = name.removesuffix("_as_streams")
+    return f"{text}\nmodule {name} (\n{ports}\n);\n  {inner} top (\n{connected}\n  );\nendmodule\n", manifest
 
 
 def _source(manifest):

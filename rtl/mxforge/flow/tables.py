@@ -45,7 +45,7 @@ def latencies():
         entry = catalog.ENTRIES[name]
         options = [option_of(option, value) for option, value in entry.parameters.items()]
         beats = manifest["beats"]
-        rows.append([f"`{name}`", "streams" if entry.streamed else "bare", manifest["latency"], manifest["interval"],
+        rows.append([f"`{name}`", entry.ports, manifest["latency"], manifest["interval"],
                      f"{beats['i']} : {beats['o']}", " ".join(options if name in catalog.UNITS else [entry.unit, *options])])
     return _markdown(["Entry", "Ports", "Latency", "Interval", "Beats in : out", "Configuration"], rows)
 
