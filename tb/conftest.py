@@ -76,9 +76,10 @@ def verify(sim_build, verified):
     At full speed latency and interval must be the declared ones; ``stalls`` is a seed for idle inputs and back-pressure.
     """
     from mxbench.bench import compare
+    from mxbench.manifest import bounds
     from mxforge.emit import emit
     from mxforge.flow import player
-    from mxforge.pipeline import Streamed
+    from mxforge.pipeline import streamed as between_streams
 
     def run(core, blocks, *, streamed=True, stalls=None):
         unit = type(core).__module__.rpartition(".")[2]
@@ -87,13 +88,14 @@ def verify(sim_build, verified):
         parameters = asdict(core.parameters)
         inputs = stimulus.blocks(parameters, blocks, np.random.default_rng(blocks))
         expected = golden.expected(parameters, inputs)
-        text, manifest = emit(Streamed(core) if streamed else core, unit)
+        text, manifest = emit(between_streams(core) if streamed else core, unit)
         machine = player.build(text, manifest, sim_build)
         got = machine.play(inputs, stalls=stalls)
         compare(got, expected, inputs)
         if stalls is None:
             assert machine.last.latency in (None, manifest["latency"])
-            assert machine.last.interval in (None, manifest["interval"])
+            least, most = bounds(manifest["interval"])
+            assert machine.last.interval is None or least <= machine.last.interval <= most
         hits = stimulus.classes(parameters, inputs, expected)
         verified(unit, configuration=repr(core.parameters), blocks=blocks, values=sum(array.size for array in got.values()),
                  latencies=int(stalls is None and machine.last.latency is not None), classes=hits)
@@ -104,7 +106,8 @@ def verify(sim_build, verified):
 
 def _facts(reports):
     """By unit: sums of what `verified` recorded, of passed tests."""
-    units = defaultdict(lambda: {"counts": Counter(), "classes": Counter(), "configurations": set(), "exhausted": []})
+    units = defaultdict(lambda: {"counts": Counter(), "classes": Counter(), "configurations": set(), "exhausted": [],
+                                 "measured": []})
     for report in reports:
         for name, fact in getattr(report, "user_properties", ()):
             if name != "verified":
@@ -117,6 +120,8 @@ def _facts(reports):
                 unit["configurations"].add(fact["configuration"])
             if "exhausted" in fact:
                 unit["exhausted"].append((fact["exhausted"], fact["values"]))
+            if "measured" in fact:
+                unit["measured"].append(fact["measured"])
     return dict(sorted(units.items()))
 
 
@@ -137,6 +142,7 @@ def pytest_terminal_summary(terminalreporter):
         lines += [f"{name}: {counts['blocks']:,} blocks of {len(facts['configurations'])} configurations, {counts['values']:,} "
                   f"values compared, 0 differ; latency measured as declared in {counts['latencies']} plays and benches"]
         lines += [f"    exhausted: {what}, {values:,} values" for what, values in sorted(facts["exhausted"])]
+        lines += [f"    measured: {what}" for what in sorted(facts["measured"])]
         lines += [f"{hits:12,} x {what}" for what, hits in facts["classes"].items()]
     SUMMARY.parent.mkdir(exist_ok=True)
     SUMMARY.write_text("\n".join(lines) + "\n")

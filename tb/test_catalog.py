@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 
 from mxbench import verilator
+from mxbench.manifest import bounds
 from mxbench.verilator import ToolError
 from mxforge import catalog
 from mxforge.emit import emit
@@ -101,7 +102,8 @@ def test_manifest_is_true_and_golden_matched(entry, sim_build):
         np.testing.assert_array_equal(got[name], expected[name], err_msg=name)
     # None where an input doesn't always give an output; the unit's bench measures it then.
     assert machine.last.latency in (None, manifest["latency"])
-    assert machine.last.interval == manifest["interval"]
+    least, most = bounds(manifest["interval"])
+    assert least <= machine.last.interval <= most
 
 
 def test_unknown_name_gets_near_ones():

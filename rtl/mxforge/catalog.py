@@ -9,10 +9,14 @@ from .dot_accumulator import DotAccumulator
 from .element_cast import ElementCast
 from .errors import MxforgeError
 from .lfsr import Lfsr
-from .pipeline import Streamed
+from .packer import Packer
+from .pipeline import streamed
 from .quantizer import Quantizer
+from .scale_address import ScaleAddress
 from .scale_select import ScaleSelect
 from .scaled_dot import ScaledDot
+from .unit import StreamUnit
+from .unpacker import Unpacker
 
 __all__ = ["ENTRIES", "UNITS", "Entry", "find"]
 
@@ -25,6 +29,9 @@ UNITS = {unit.__module__.rpartition(".")[2]: unit for unit in (
     Lfsr,
     ScaledDot,
     DotAccumulator,
+    Packer,
+    Unpacker,
+    ScaleAddress,
 )}
 
 
@@ -36,9 +43,13 @@ class Entry:
     parameters: dict = field(default_factory=dict)
     streamed: bool = True
 
+    def __post_init__(self):
+        if not self.streamed and issubclass(UNITS[self.unit], StreamUnit):
+            raise MxforgeError(f"{self.unit} has no bare core: its outputs come when the data says, between streams")
+
     def component(self):
         core = UNITS[self.unit](**self.parameters)
-        return Streamed(core) if self.streamed else core
+        return streamed(core) if self.streamed else core
 
 
 def _streamed(name, unit, **parameters):
@@ -68,6 +79,11 @@ ENTRIES = {entry.name: entry for entry in (
     _streamed("dot_accumulator_fused", "dot_accumulator", accumulation="fp32_fused", lanes=8, stages=8, slots=4),
     _streamed("dot_accumulator_chain", "dot_accumulator", accumulation="fp32_chain", a_element="e5m2", lanes=4, stages=12),
     _streamed("dot_accumulator_blackwell", "dot_accumulator", accumulation="blackwell", stages=12, slots=8),
+    _streamed("packer_64", "packer", bus_bytes=64, blocks=2, stages=2),
+    _streamed("packer_e3m2_4", "packer", element="e3m2", bus_bytes=4),
+    _streamed("unpacker_64", "unpacker", bus_bytes=64, blocks=2, stages=2),
+    _streamed("unpacker_e2m1_32", "unpacker", element="e2m1", bus_bytes=32, stages=1),
+    _streamed("scale_address_swizzled", "scale_address", order="swizzled", stages=1),
     _bare("dequantize32_fp32", "dequantizer"),
     _bare("dequantize1_fp32", "dequantizer", lanes=1),
     _bare("quantize32_bf16", "quantizer", source="bf16"),

@@ -202,7 +202,8 @@ def list_(as_json):
     table = _table("entry", "ports", "latency", "interval", "configuration", wrapped=["configuration"])
     for entry, manifest in entries:
         other = [emit.option_of(name, value) for name, value in entry.parameters.items()]
-        table.add_row(entry.name, "streams" if entry.streamed else "bare", str(manifest["latency"]), str(manifest["interval"]),
+        table.add_row(entry.name, "streams" if entry.streamed else "bare", str(emit.extent(manifest["latency"])),
+                      str(emit.extent(manifest["interval"])),
                       " ".join([entry.unit, *other]) if entry.name != entry.unit else "")
     _print(table)
 

@@ -9,9 +9,10 @@ from amaranth.lib import data, wiring
 
 from . import __version__
 from .pipeline import Streamed
+from .unit import StreamUnit
 
-__all__ = ["MEANINGS", "RESERVED", "RESETS", "command_of", "comment", "contract_lines", "emit", "field_span", "manifest_of",
-           "option_of", "unit_of"]
+__all__ = ["MEANINGS", "RESERVED", "RESETS", "command_of", "comment", "contract_lines", "emit", "extent", "field_span",
+           "manifest_of", "option_of", "unit_of"]
 
 RESETS = "sync", "async"
 
@@ -33,6 +34,20 @@ MEANINGS = {
     "scale": "E8M0 code of the block",
     "scales": "E8M0 codes, one a lane",
     "values": "{source} bits",
+    "count": "blocks that are there on a packet's last transfer",
+    "data": "bytes of the stream, the first in memory lowest",
+    "is_truncated": "1 if the packet ended inside its last block, whose missing bytes are 0, or with no byte of one",
+    "keep": "a bit for each byte of data, 1 if it counts; all ones but on a packet's last beat",
+    "column": "column of the scale",
+    "columns": "columns of the matrix of scales, 0 for 65,536; read with first",
+    "is_padding": "1 where no scale lies",
+    "offset": "bytes from the swizzled plane's start",
+    "row": "row of the scale",
+    "rows": "rows of the matrix of scales, 0 for 65,536; read with first",
+    "scale_address.first": "1 starts a walk",
+    "scale_address.last": "1 on a walk's last address",
+    "packer.last": "1 on a packet's last",
+    "unpacker.last": "1 on a packet's last",
     "dequantizer.values": "{target} bits",
     "lfsr.values": "bits of any kind, passed through",
 }
@@ -102,7 +117,7 @@ def command_of(component, name, reset="sync", init=True):
         value = getattr(component.parameters, field.name)
         if value != field.default:
             words.append(option_of(field.name, value))
-    if not isinstance(component, Streamed):
+    if not isinstance(component, Streamed | StreamUnit):
         words.append("--bare")
     if name != unit:
         words.append(f"--name {name}")
@@ -128,16 +143,18 @@ def manifest_of(component, name, clocked=True, reset="sync", init=True):
         if isinstance(member.shape, data.Layout):
             port["fields"] = list(_fields(member.shape, unit, parameters))
     beats_in, beats_out = component.beats
+    rates = {"throughput": component.throughput} if component.cadence == "elastic" else {}
     return {
         "name": name,
         "unit": unit,
         "mxforge": __version__,
         "command": command_of(component, name, reset, init),
         "parameters": parameters,
-        "streamed": isinstance(component, Streamed),
+        "streamed": isinstance(component, Streamed | StreamUnit),
         "cadence": component.cadence,
         "latency": component.latency,
         "interval": component.interval,
+        **rates,
         "beats": {"i": beats_in, "o": beats_out},
         "reset": reset,
         "init": init,
@@ -218,6 +235,14 @@ def _plural(count, noun):
     return f"{count} {noun}{'' if count == 1 else 's'}"
 
 
+def extent(cycles):
+    """A latency or an interval as people read it: a number, or the bounds that it has."""
+    if not isinstance(cycles, list):
+        return cycles
+    least, most = cycles
+    return least if least == most else f"{least} to {most}"
+
+
 def _timing(manifest):
     """Cadence, latency, interval and reset, in sentences."""
     if "clk" not in manifest["ports"]:
@@ -226,19 +251,26 @@ def _timing(manifest):
     beats_in, beats_out = manifest["beats"]["i"], manifest["beats"]["o"]
     if beats_in > 1:
         yield f"A block takes {_plural(beats_in, 'input beat')} and {_plural(beats_out, 'output beat')}, counted from reset."
+    most = manifest["interval"][1] if manifest["cadence"] == "elastic" else 1
     yield {
         "each": "Each input beat gives one output beat.",
         "some": "An input beat gives one output beat or none.",
         "blocks": "Each block gives its output beats once all of it is in.",
+        "elastic": f"An input beat completes {extent([0, most])} output beats.",
     }[manifest["cadence"]]
     beat = "an input beat" + (" (a block's last)" if beats_in > 1 else "")
+    if manifest["cadence"] == "elastic":
+        beat = "the input beat that completes an output beat"
     first = "first output beat" if beats_out > 1 else "output beat"
-    latency = _plural(manifest["latency"], "cycle")
+    latency = _plural(extent(manifest["latency"]), "cycle")
     if manifest["streamed"]:
         yield f"Latency: {latency}, from the clock edge that transfers {beat} to the edge at which its {first} is first seen valid."
     else:
         yield f"Latency: {latency}, from {beat} to its {first}."
-    yield f"Interval: {_plural(manifest['interval'], 'cycle')} from one input beat to the next, sustained."
+    yield f"Interval: {_plural(extent(manifest['interval']), 'cycle')} from one input beat to the next, sustained."
+    if manifest["cadence"] == "elastic":
+        rates = manifest["throughput"]
+        yield f"Throughput in long packets: {rates['i']:.4g} input beats and {rates['o']:.4g} output beats a cycle."
     if manifest["streamed"]:
         yield "A beat is transferred at a rising edge of clk at which valid and ready are high; valid never waits for ready."
     elif "i_valid" in manifest["ports"]:

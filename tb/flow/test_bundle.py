@@ -12,7 +12,7 @@ from mxforge import catalog
 from mxforge.emit import emit
 from mxforge.flow import bundle
 
-ENTRIES = "dequantizer_e2m1_fp16", "dequantize1_fp32", "quantizer_e2m1_serial", "scaled_dot_e2m1_serial"
+ENTRIES = "dequantizer_e2m1_fp16", "dequantize1_fp32", "quantizer_e2m1_serial", "scaled_dot_e2m1_serial", "unpacker_e2m1_32"
 
 
 def emitted(name, folder):

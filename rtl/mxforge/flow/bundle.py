@@ -46,8 +46,11 @@ def _payloads(manifest):
 
 def _package(manifest):
     name = manifest["name"]
-    lines = [f"package {name}_pkg;", f"  localparam int LATENCY = {manifest['latency']};",
-             f"  localparam int INTERVAL = {manifest['interval']};"]
+    lines = [f"package {name}_pkg;"]
+    for fact in "latency", "interval":
+        bounds = manifest[fact]
+        named = {"MIN_": bounds[0], "MAX_": bounds[1]} if manifest["cadence"] == "elastic" else {"": bounds}
+        lines += [f"  localparam int {bound}{fact.upper()} = {value};" for bound, value in named.items()]
     for side, port in _payloads(manifest):
         lines += ["", "  typedef struct packed {"]
         # A packed structure lists its most significant field first, the manifest its least.
