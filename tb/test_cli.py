@@ -90,6 +90,7 @@ RUN = "run dequantizer --in {} -o r.npz"
     ("emit dequantizer --stages 9", "stages must be 0 to 4 (sums, result, elements, shifted), not 9"),
     ("emit dequantizer --lane 8", "no option --lane; did you mean --lanes?"),
     ("emit dequantizer --block-size 8", "no option --block-size; see --help"),
+    ("emit packer --bare", "packer has no bare core: its outputs come when the data says, between streams"),
     ("emit dequantizer extra", "Got unexpected extra argument (extra)"),
     ("emit dequantizer --lanes", "Option '--lanes' requires an argument."),
     ("emit dequantizer --reset maybe", "Invalid value for '--reset': 'maybe' is not one of 'sync', 'async'."),
@@ -246,6 +247,22 @@ def test_run(folder, mxforge):
     expected = mxgolden.dequantizer.expected({"element": "e4m3", "target": "bf16", "lanes": 32, "overflow": "inf"}, vectors())
     with np.load(folder / "r.npz") as results:
         np.testing.assert_array_equal(results["values"], expected["values"])
+
+
+def test_run_of_packets(folder, mxforge):
+    """Rows out are not rows in: packets of 100 and 3 blocks over a bus of 16 bytes, and the whole beats of 5 that nothing ends."""
+    np.savez(folder / "blocks.npz", **vectors(108), last=(np.isin(np.arange(108), [99, 102])).astype(np.uint8))
+    for more in "", " --stalls 3":
+        status, out, error = mxforge(*f"run packer --in blocks.npz -o beats.npz --check{more}".split())
+        assert status == 0, error
+        beats = -(-3300 // 16) + -(-99 // 16) + 5 * 33 // 16
+        assert f"{beats} rows from 108" in out and "0 bits differ" in out
+    status, out, error = mxforge("run", "unpacker", "--in", "beats.npz", "-o", "back.npz", "--check")
+    assert status == 0, error
+    with np.load(folder / "blocks.npz") as blocks, np.load(folder / "back.npz") as back:
+        for name in "scale", "elements", "last":
+            np.testing.assert_array_equal(back[name][:103], blocks[name][:103])
+        assert not back["is_truncated"].any()
 
 
 def test_run_with_stalls_and_waves(folder, mxforge):

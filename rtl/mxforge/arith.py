@@ -1,7 +1,8 @@
 """Combinational arithmetic of exact shapes."""
 from amaranth import *
 
-__all__ = ["any_bit", "count_leading_zeros", "exchange", "normalize", "shift_left", "shift_right_sticky", "tree_max", "tree_sum"]
+__all__ = ["any_bit", "count_leading_zeros", "exchange", "normalize", "select", "shift_left", "shift_right_sticky", "thermometer",
+           "tree_max", "tree_sum"]
 
 
 def _named(m, name, value):
@@ -79,3 +80,21 @@ def count_leading_zeros(m, value):
     width = len(value)
     zeros = normalize(m, value)[1]
     return Mux(value == 0, width, zeros)
+
+
+def select(m, values, index):
+    """Item ``index`` of ``values``, by a tree of multiplexers; beyond the end, the last."""
+    values = list(values)
+    for bit in index:
+        values += values[-1:] * (len(values) % 2)
+        values = [_named(m, "selected", Mux(bit, b, a)) for a, b in zip(values[::2], values[1::2], strict=True)]
+    return values[0]
+
+
+def thermometer(m, amount):
+    """As many ones as an unsigned ``amount`` says, from the lowest bit up: an all-ones amount fills the result."""
+    ones, *bits = amount
+    for bit in bits:
+        below = bit.replicate(len(ones))
+        ones = _named(m, "ones", Cat(ones | below, bit, ones & below))
+    return ones

@@ -43,6 +43,10 @@ class Marked(Unit):
     def beats(self):
         return self._core.beats
 
+    @property
+    def notes(self):
+        return self._core.notes
+
     def elaborate(self, platform):
         m = Module()
 
@@ -146,6 +150,14 @@ class AxiStream(wiring.Component):
     @property
     def interval(self):
         return self._core.interval
+
+    @property
+    def throughput(self):
+        return self._core.throughput
+
+    @property
+    def notes(self):
+        return self._core.notes
 
     def elaborate(self, platform):
         m = Module()

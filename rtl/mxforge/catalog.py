@@ -12,12 +12,16 @@ from .element_cast import ElementCast
 from .errors import MxforgeError
 from .fp32_multiplier import FP32Multiplier
 from .lfsr import Lfsr
-from .pipeline import Streamed
+from .packer import Packer
+from .pipeline import streamed
 from .quantizer import Quantizer
+from .scale_address import ScaleAddress
 from .scale_select import ScaleSelect
 from .scaled_dot import ScaledDot
 from .tensor_dequantizer import TensorDequantizer
 from .tensor_quantizer import TensorQuantizer
+from .unit import StreamUnit
+from .unpacker import Unpacker
 
 __all__ = ["ENTRIES", "UNITS", "Entry", "find"]
 
@@ -34,6 +38,9 @@ UNITS = {unit.__module__.rpartition(".")[2]: unit for unit in (
     FP32Multiplier,
     TensorQuantizer,
     TensorDequantizer,
+    Packer,
+    Unpacker,
+    ScaleAddress,
 )}
 
 
@@ -52,6 +59,10 @@ class Entry:
     def ports(self):
         return "axi" if self.axi else "streams" if self.streamed else "bare"
 
+    def __post_init__(self):
+        if not self.streamed and issubclass(UNITS[self.unit], StreamUnit):
+            raise MxforgeError(f"{self.unit} has no bare core: its outputs come when the data says, between streams")
+
     def component(self):
         core = UNITS[self.unit](**self.parameters)
         if self.axi:
@@ -59,7 +70,7 @@ class Entry:
                 return AxiStream(core)
             except TypeError as error:
                 raise MxforgeError(f"{self.unit} can't be put between AXI4-Streams: {error}") from error
-        return Streamed(core) if self.streamed else core
+        return streamed(core) if self.streamed else core
 
 
 def _streamed(name, unit, **parameters):
@@ -102,6 +113,11 @@ ENTRIES = {entry.name: entry for entry in (
     _axi("dequantizer_axis", "dequantizer", stages=2),
     _axi("quantizer_axis", "quantizer", source="bf16", lanes=8, stages=3),
     _axi("dot_accumulator_axis", "dot_accumulator", accumulation="fp32_fused", lanes=8, stages=8),
+    _streamed("packer_64", "packer", bus_bytes=64, blocks=2, stages=2),
+    _streamed("packer_e3m2_4", "packer", element="e3m2", bus_bytes=4),
+    _streamed("unpacker_64", "unpacker", bus_bytes=64, blocks=2, stages=2),
+    _streamed("unpacker_e2m1_32", "unpacker", element="e2m1", bus_bytes=32, stages=1),
+    _streamed("scale_address_swizzled", "scale_address", order="swizzled", stages=1),
     _bare("dequantize32_fp32", "dequantizer"),
     _bare("dequantize1_fp32", "dequantizer", lanes=1),
     _bare("quantize32_bf16", "quantizer", source="bf16"),

@@ -216,7 +216,7 @@ def list_(as_json):
     table = _table("entry", "ports", "latency", "interval", "configuration", wrapped=["configuration"])
     for entry, manifest in entries:
         other = [emit.option_of(name, value) for name, value in entry.parameters.items()]
-        table.add_row(entry.name, entry.ports, str(manifest["latency"]), str(manifest["interval"]),
+        table.add_row(entry.name, entry.ports, str(emit.extent(manifest["latency"])), str(emit.extent(manifest["interval"])),
                       " ".join([entry.unit, *other]) if entry.name != entry.unit else "")
     _print(table)
 

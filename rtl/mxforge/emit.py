@@ -13,8 +13,9 @@ from .axi_stream import AxiStream
 from .errors import MxforgeError
 from .formats import E8M0, ELEMENTS, WIDES, IntegerFormat
 from .pipeline import Streamed
+from .unit import StreamUnit
 
-__all__ = ["CLOCKS", "MEANINGS", "RESERVED", "RESETS", "command_of", "comment", "contract_lines", "emit", "field_span",
+__all__ = ["CLOCKS", "MEANINGS", "RESERVED", "RESETS", "command_of", "comment", "contract_lines", "emit", "extent", "field_span",
            "manifest_of", "option_of", "padding_of", "payloads", "unit_of"]
 
 # Ports that are no part of a stream.
@@ -45,6 +46,20 @@ MEANINGS = {
     "scale": "E8M0 code of the block",
     "scales": "E8M0 codes, one a lane",
     "values": "{source} bits",
+    "count": "blocks that are there on a packet's last transfer",
+    "data": "bytes of the stream, the first in memory lowest",
+    "is_truncated": "1 if the packet ended inside its last block, whose missing bytes are 0, or with no byte of one",
+    "keep": "a bit for each byte of data, 1 if it counts; all ones but on a packet's last beat",
+    "column": "column of the scale",
+    "columns": "columns of the matrix of scales, 0 for 65,536; read with first",
+    "is_padding": "1 where no scale lies",
+    "offset": "bytes from the swizzled plane's start",
+    "row": "row of the scale",
+    "rows": "rows of the matrix of scales, 0 for 65,536; read with first",
+    "scale_address.first": "1 starts a walk",
+    "scale_address.last": "1 on a walk's last address",
+    "packer.last": "1 on a packet's last",
+    "unpacker.last": "1 on a packet's last",
     "dequantizer.values": "{target} bits",
     "dual_quantizer.values": "{source} bits, a row of a tile",
     "fp32_multiplier.a": "FP32 bits",
@@ -128,7 +143,7 @@ def command_of(component, name, reset="sync", init=True):
             words.append(option_of(field.name, value))
     if isinstance(component, AxiStream):
         words.append("--axi")
-    elif not isinstance(component, Streamed):
+    elif not isinstance(component, Streamed | StreamUnit):
         words.append("--bare")
     if name != unit:
         words.append(f"--name {name}")
@@ -155,17 +170,19 @@ def manifest_of(component, name, clocked=True, reset="sync", init=True):
         if isinstance(member.shape, data.Layout):
             port["fields"] = list(_fields(member.shape, unit, parameters))
     beats_in, beats_out = component.beats
+    rates = {"throughput": component.throughput} if component.cadence == "elastic" else {}
     manifest = {
         "name": name,
         "unit": unit,
         "mxforge": __version__,
         "command": command_of(component, name, reset, init),
         "parameters": parameters,
-        "streamed": isinstance(component, Streamed | AxiStream),
+        "streamed": isinstance(component, Streamed | StreamUnit | AxiStream),
         "axi": is_axi,
         "cadence": component.cadence,
         "latency": component.latency,
         "interval": component.interval,
+        **rates,
         "beats": {"i": beats_in, "o": beats_out},
         "notes": list(component.notes),
         "reset": reset,
@@ -186,7 +203,10 @@ def _constants(manifest):
         return {"name": name, "value": value, "verilog": text}
 
     for name in "latency", "interval":
-        yield integer(name, manifest[name])
+        bounds = {f"min_{name}": manifest[name][0], f"max_{name}": manifest[name][1]} if manifest["cadence"] == "elastic" else {
+            name: manifest[name]}
+        for bound, cycles in bounds.items():
+            yield integer(bound, cycles)
     for side, beats in manifest["beats"].items():
         yield integer(f"{side}_beats", beats)
     formats = ELEMENTS | WIDES
@@ -323,6 +343,14 @@ def _has_last(manifest):
     return any(field["name"] == "last" for port in manifest["ports"].values() for field in port.get("fields", ()))
 
 
+def extent(cycles):
+    """A latency or an interval as people read it: a number, or the bounds that it has."""
+    if not isinstance(cycles, list):
+        return cycles
+    least, most = cycles
+    return least if least == most else f"{least} to {most}"
+
+
 def _timing(manifest):
     """Cadence, latency, interval and reset, in sentences."""
     if not manifest["ports"].keys() & set(CLOCKS):
@@ -333,20 +361,27 @@ def _timing(manifest):
         yield f"A block takes {_plural(beats_in, 'input beat')} and {_plural(beats_out, 'output beat')}, counted from reset."
         yield "Its arrays come in order, their first items in the first beat; what is no array is the same on each of its beats."
     block = "A block's last input beat" if beats_in > 1 else "An input beat"
+    most = manifest["interval"][1] if manifest["cadence"] == "elastic" else 1
     yield {
         "each": "Each input beat gives one output beat.",
         "some": f"{block} gives one output beat{' if it has last' if _has_last(manifest) else ''}.",
         "blocks": "Each block gives its output beats once all of it is in.",
+        "elastic": f"An input beat completes {extent([0, most])} output beats.",
     }[manifest["cadence"]]
     yield from manifest["notes"]
     beat = "an input beat" + (" (a block's last)" if beats_in > 1 else "")
+    if manifest["cadence"] == "elastic":
+        beat = "the input beat that completes an output beat"
     first = "first output beat" if beats_out > 1 else "output beat"
-    latency = _plural(manifest["latency"], "cycle")
+    latency = _plural(extent(manifest["latency"]), "cycle")
     if manifest["streamed"]:
         yield f"Latency: {latency}, from the clock edge that transfers {beat} to the edge at which its {first} is first seen valid."
     else:
         yield f"Latency: {latency}, from {beat} to its {first}."
-    yield f"Interval: {_plural(manifest['interval'], 'cycle')} from one input beat to the next, sustained."
+    yield f"Interval: {_plural(extent(manifest['interval']), 'cycle')} from one input beat to the next, sustained."
+    if manifest["cadence"] == "elastic":
+        rates = manifest["throughput"]
+        yield f"Throughput in long packets: {rates['i']:.4g} input beats and {rates['o']:.4g} output beats a cycle."
     if manifest["axi"]:
         yield "AXI4-Stream: a beat is transferred at a rising edge of aclk at which tvalid and tready are high."
         yield from _packets(manifest)

@@ -4,7 +4,9 @@ from amaranth.lib import memory, stream, wiring
 from amaranth.lib.wiring import In, Out
 from amaranth.utils import ceil_log2
 
-__all__ = ["Cuts", "ResultQueue", "Streamed", "burst", "chain", "delay"]
+from .unit import StreamUnit
+
+__all__ = ["Cuts", "ResultQueue", "Streamed", "burst", "chain", "delay", "streamed"]
 
 
 def _register(m, value, name, reset_less=True):
@@ -191,6 +193,11 @@ class Streamed(wiring.Component):
         m.d.sync += free.eq(free - accepted + returned)
 
         return m
+
+
+def streamed(core):
+    """``core`` between streams; a unit that is so by itself as it is."""
+    return core if isinstance(core, StreamUnit) else Streamed(core)
 
 
 def chain(m, source, *units):

@@ -16,7 +16,7 @@ from mxforge.flow import bundle
 
 ENTRIES = {name: catalog.ENTRIES[name] for name in (
     "dequantizer_e2m1_fp16", "dequantize1_fp32", "quantizer_e2m1_serial", "dual_quantizer_stochastic",
-    "scaled_dot_e2m1_serial", "quantizer_axis")} | {
+    "scaled_dot_e2m1_serial", "quantizer_axis", "unpacker_e2m1_32")} | {
     entry.name: entry for entry in (
         catalog.Entry(name="interleaved", unit="dot_accumulator", parameters={
             "block_size": 4, "lanes": 2, "slots": 5, "accumulation": "fp32_fused", "stages": 14}),

@@ -5,12 +5,17 @@ from pathlib import Path
 
 import numpy as np
 
-__all__ = ["Payload", "as_streams", "dtype_of", "has_marks", "load", "marks", "with_marks"]
+__all__ = ["Payload", "as_streams", "bounds", "dtype_of", "has_marks", "load", "marks", "with_marks"]
 
 
 def load(path=None):
     """The manifest at ``path``, or at the one that the environment's ``MXFORGE_MANIFEST`` names."""
     return json.loads(Path(path or os.environ["MXFORGE_MANIFEST"]).read_text())
+
+
+def bounds(cycles):
+    """``(least, most)`` of a latency or an interval: the same but where it depends on the data."""
+    return tuple(cycles) if isinstance(cycles, list) else (cycles, cycles)
 
 
 def dtype_of(width):

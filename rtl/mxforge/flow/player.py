@@ -36,13 +36,16 @@ class Statistics:
     """What a play measured, in cycles; ``latency`` and ``interval`` as the manifest defines them, at full speed only.
 
     Where an input doesn't always give an output, ``latency`` is that of the last input, if that gave one. ``interval`` is
-    None with less than two inputs, both are with stalls.
+    None with less than two inputs, both are with stalls. ``input_rate`` and ``output_rate`` are transfers a cycle, from the
+    first to the last.
     """
     cycles: int
     inputs: int
     outputs: int
     latency: int | None
     interval: float | None
+    input_rate: float
+    output_rate: float
 
 
 class _Beats:
@@ -163,7 +166,7 @@ class Player:
     def __init__(self, program, manifest, waves_program):
         self._program = program
         self._waves_program = waves_program
-        self._counted = manifest["cadence"] != "some"
+        self._counted = manifest["cadence"] not in ("some", "elastic")
         prefix = "__payload" if manifest["streamed"] else ""
         self._inputs = _Beats(manifest["ports"][f"i{prefix}"], manifest["beats"]["i"])
         self._outputs = _Beats(manifest["ports"][f"o{prefix}"], manifest["beats"]["o"])
@@ -294,12 +297,14 @@ class Player:
     def _statistics(self, counts, full_speed):
         first_complete, first_output = counts.pop("first_complete"), counts.pop("first_output")
         first_input, last_input, last_output = counts.pop("first_input"), counts.pop("last_input"), counts.pop("last_output")
+        input_rate = counts["inputs"] / (last_input - first_input + 1)
+        output_rate = counts["outputs"] / (last_output - first_output + 1)
         latency = interval = None
         if full_speed and counts["outputs"]:
             latency = first_output - first_complete if self._counted else last_output - last_input
         if full_speed and counts["inputs"] > 1:
             interval = (last_input - first_input) / (counts["inputs"] - 1)
-        return Statistics(latency=latency, interval=interval, **counts)
+        return Statistics(latency=latency, interval=interval, input_rate=input_rate, output_rate=output_rate, **counts)
 
 
 def _read(pipe, array):
@@ -400,12 +405,14 @@ def _source(manifest):
     def port(name):
         return f"top.{member(name)}" if name in ports else "absent"
 
+    is_elastic = manifest["cadence"] == "elastic"
+    latency, interval = (manifest[fact][1] if is_elastic else manifest[fact] for fact in ("latency", "interval"))
     values = {
         "NAME": manifest["name"],
         "STREAMED": str(bool(manifest["streamed"])).lower(),
         "MARKED": str(f"o{mark}valid" in ports).lower(),
-        "COUNTED": str(manifest["cadence"] != "some").lower(),
-        "LATENCY": manifest["latency"], "INTERVAL": manifest["interval"],
+        "COUNTED": str(manifest["cadence"] not in ("some", "elastic")).lower(),
+        "LATENCY": latency, "INTERVAL": interval, "MOST": interval if is_elastic else 1,
         "BEATS": manifest["beats"]["i"] if manifest["cadence"] == "blocks" else 1,
         "INPUT_WIDTH": ports[f"i{payload}"]["width"],
         "INPUT": member(f"i{payload}"), "OUTPUT": member(f"o{payload}"),
