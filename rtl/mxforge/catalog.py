@@ -9,6 +9,7 @@ from .dot_accumulator import DotAccumulator
 from .element_cast import ElementCast
 from .errors import MxforgeError
 from .lfsr import Lfsr
+from .matmul_tile import MatmulTile
 from .pipeline import Streamed
 from .quantizer import Quantizer
 from .scale_select import ScaleSelect
@@ -25,6 +26,7 @@ UNITS = {unit.__module__.rpartition(".")[2]: unit for unit in (
     Lfsr,
     ScaledDot,
     DotAccumulator,
+    MatmulTile,
 )}
 
 
@@ -68,6 +70,9 @@ ENTRIES = {entry.name: entry for entry in (
     _streamed("dot_accumulator_fused", "dot_accumulator", accumulation="fp32_fused", lanes=8, stages=8, slots=4),
     _streamed("dot_accumulator_chain", "dot_accumulator", accumulation="fp32_chain", a_element="e5m2", lanes=4, stages=12),
     _streamed("dot_accumulator_blackwell", "dot_accumulator", accumulation="blackwell", stages=12, slots=8),
+    _streamed("matmul_tile_exact", "matmul_tile", accumulation="exact", lanes=8, window=40, max_blocks=256, stages=6),
+    _streamed("matmul_tile_chain", "matmul_tile", accumulation="fp32_chain", a_element="e5m2", lanes=4, stages=12),
+    _streamed("matmul_tile_blackwell", "matmul_tile", accumulation="blackwell", stages=12, slots=8),
     _bare("dequantize32_fp32", "dequantizer"),
     _bare("dequantize1_fp32", "dequantizer", lanes=1),
     _bare("quantize32_bf16", "quantizer", source="bf16"),
