@@ -15,7 +15,7 @@ TB = ROOT / "tb"
 TESTED_ELSEWHERE = {
     "blackwell": "test_scaled_dot", "cli": "test_cli", "emit": "test_catalog", "errors": "test_cli", "raw": "test_formats",
     "round": "test_arith", "scaled_add": "test_scaled_dot", "unit": "test_catalog",
-    "flow/bundle": "flow/test_bundle", "flow/run": "test_cli", "flow/tables": "test_tree",
+    "flow/bundle": "flow/test_bundle", "flow/checked": "flow/test_demo", "flow/run": "test_cli", "flow/tables": "test_tree",
 }
 
 

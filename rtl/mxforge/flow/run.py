@@ -13,7 +13,7 @@ from ..emit import emit, manifest_of
 from ..errors import MxforgeError
 from . import player
 
-__all__ = ["Result", "run"]
+__all__ = ["Result", "check_output", "run", "save"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -32,11 +32,18 @@ def _load(path):
     raise MxforgeError(f"{path} must be an .npz file of arrays, as numpy.savez writes it")
 
 
-def _save(path, arrays):
+def check_output(path):
+    """`MxforgeError` unless the file ``path`` can be written."""
+    if not path.absolute().parent.is_dir():
+        raise MxforgeError(f"{path} can't be written: there is no directory {path.parent}")
+
+
+def save(path, write):
+    """Make the file ``path`` by ``write(file)``, whole or not at all."""
     unfinished = path.with_name(f".{path.name}.unfinished")
     try:
         with open(unfinished, "wb") as file:
-            np.savez(file, **arrays)
+            write(file)
         unfinished.replace(path)
     finally:
         unfinished.unlink(missing_ok=True)
@@ -62,8 +69,8 @@ def run(entry, vectors, output, build_dir, *, check=False, waves=None, stalls=No
     ``progress``: a :class:`rich.progress.Progress`. ``MxforgeError`` for what the user can mend.
     """
     for path in (output, waves):
-        if path is not None and not path.absolute().parent.is_dir():
-            raise MxforgeError(f"{path} can't be written: there is no directory {path.parent}")
+        if path is not None:
+            check_output(path)
     if vectors.exists() and output.exists() and vectors.samefile(output):
         raise MxforgeError(f"the results would replace the vectors, {vectors}; -o must be another file")
     manifest = manifest_of(entry.component(), entry.name)
@@ -85,7 +92,7 @@ def run(entry, vectors, output, build_dir, *, check=False, waves=None, stalls=No
         got = machine.play(inputs, stalls=stalls, waves=waves,
                            progress=lambda done, total: progress.update(task, completed=done, total=total))
     seconds = time.perf_counter() - start
-    _save(output, got)
+    save(output, lambda file: np.savez(file, **got))
     rows = len(next(iter(inputs.values())))
     results = len(next(iter(got.values())))
     summary = (f"{output}: {results:,} rows from {rows:,} in {seconds:.2f} s, {rows / seconds:,.0f} a second; "
