@@ -12,6 +12,7 @@ from .element_cast import ElementCast
 from .errors import MxforgeError
 from .fp32_multiplier import FP32Multiplier
 from .lfsr import Lfsr
+from .matmul_tile import MatmulTile
 from .packer import Packer
 from .pipeline import streamed
 from .quantizer import Quantizer
@@ -35,6 +36,7 @@ UNITS = {unit.__module__.rpartition(".")[2]: unit for unit in (
     Lfsr,
     ScaledDot,
     DotAccumulator,
+    MatmulTile,
     FP32Multiplier,
     TensorQuantizer,
     TensorDequantizer,
@@ -118,6 +120,9 @@ ENTRIES = {entry.name: entry for entry in (
     _streamed("unpacker_64", "unpacker", bus_bytes=64, blocks=2, stages=2),
     _streamed("unpacker_e2m1_32", "unpacker", element="e2m1", bus_bytes=32, stages=1),
     _streamed("scale_address_swizzled", "scale_address", order="swizzled", stages=1),
+    _streamed("matmul_tile_exact", "matmul_tile", accumulation="exact", lanes=8, window=40, max_blocks=256, stages=6),
+    _streamed("matmul_tile_chain", "matmul_tile", accumulation="fp32_chain", a_element="e5m2", lanes=4, stages=12),
+    _streamed("matmul_tile_blackwell", "matmul_tile", accumulation="blackwell", stages=12, slots=8),
     _bare("dequantize32_fp32", "dequantizer"),
     _bare("dequantize1_fp32", "dequantizer", lanes=1),
     _bare("quantize32_bf16", "quantizer", source="bf16"),

@@ -333,6 +333,44 @@ def demo(weights, tensors, report, jobs, build_dir):
     return demo.run(weights, tensors, build_dir, report, jobs)
 
 
+@cli.command(epilog="""\b
+Examples:
+  mxforge matmul A.npy B.npy -o D.npy --element e5m2
+  mxforge matmul x.npy model.safetensors:layer.weight --transpose-b --c model.safetensors:layer.bias -o D.npy""")
+@click.argument("a", metavar="A")
+@click.argument("b", metavar="B")
+@click.option("-o", "--output", metavar="D.npy", type=click.Path(path_type=Path), required=True, help="The result to write, FP32.")
+@click.option("--c", metavar="C", help="An addend: M x N, or N values for each row (a bias).")
+@click.option("--transpose-b", is_flag=True, help="B is stored as N x K, as the weights of a linear layer are.")
+@click.option("--element", metavar="FORMAT", default="e4m3", help="Element format (mxforge formats).  [e4m3]")
+@click.option("--a-element", metavar="FORMAT", help="Of A only.  [--element]")
+@click.option("--b-element", metavar="FORMAT", help="Of B only.  [--element]")
+@click.option("--scale-rule", metavar="RULE", help="How the quantizers choose scales.  [rceil]")
+@click.option("--accumulation", metavar="HOW", help="fp32_fused, fp32_chain, blackwell or exact.  [fp32_fused]")
+@click.option("--rows", metavar="N", type=int, help="Rows of the tile.  [2]")
+@click.option("--columns", metavar="N", type=int, help="Columns of the tile.  [2]")
+@click.option("--jobs", metavar="N", type=click.IntRange(1), help="How much is done at once.  [the machine's cores]")
+@_build_dir
+def matmul(output, build_dir, element, a_element, b_element, jobs, **options):
+    """Multiply matrices on the simulated hardware: D = A B + C.
+
+    A is M x K, B is K x N; both are quantized by the quantizer's Verilog in blocks along K and multiplied by the tile's. Each is a
+    file FILE.npy or a tensor FILE.safetensors:NAME of floats. D is compared with the golden model (status 1 if a bit differs) and
+    with float64.
+    """
+    try:
+        from .flow import matmul
+    except ModuleNotFoundError as error:
+        raise MxforgeError(f"mxforge matmul needs {error.name}: pip install 'mxforge[demo]'") from None
+
+    given = {name: value for name, value in options.items() if value is not None}
+    result = matmul.run(output=output, build_dir=build_dir, a_element=a_element or element, b_element=b_element or element,
+                        jobs=jobs, progress=_progress("{task.description}"), **given)
+    click.echo(result.summary)
+    if result.difference:
+        raise _DifferenceError(result.difference)
+
+
 @cli.command()
 @click.argument("names", nargs=-1, metavar="[NAME]...")
 @_build_dir

@@ -60,6 +60,8 @@ MEANINGS = {
     "scale_address.last": "1 on a walk's last address",
     "packer.last": "1 on a packet's last",
     "unpacker.last": "1 on a packet's last",
+    "a_scales": "E8M0 codes of the blocks of A's rows",
+    "b_scales": "E8M0 codes of the blocks of B's columns",
     "dequantizer.values": "{target} bits",
     "dual_quantizer.values": "{source} bits, a row of a tile",
     "fp32_multiplier.a": "FP32 bits",
@@ -70,6 +72,11 @@ MEANINGS = {
     "tensor_quantizer.amax": "largest finite magnitude of the tensor so far: FP32 bits without the sign",
     "tensor_quantizer.first": "1 starts a tensor",
     "tensor_quantizer.scale": "FP32 bits of the factor of values",
+    "matmul_tile.a_elements": "{a_element} codes of the blocks of A's rows, row after row",
+    "matmul_tile.b_elements": "{b_element} codes of the blocks of B's columns, column after column",
+    "matmul_tile.c": "FP32 bits of the addends, row after row",
+    "matmul_tile.is_out_of_window": "1 for each result of which a term lay outside the accumulator's window; it is NaN then",
+    "results": "{target} bits of the sums, row after row",
 }
 
 # IEEE 1800-2017, annex B.
@@ -258,13 +265,26 @@ def emit(component, name, *, reset="sync", init=True):
         raise ValueError(f"reset must be one of {', '.join(RESETS)}, not {reset!r}")
     if isinstance(component, AxiStream):
         component.domain.async_reset = reset == "async"
-    text = _plain_names(rtlil.convert(
+    text = _plain_names(_without_repeats(rtlil.convert(
         component, name=name, emit_src=False,
-        missing_domain=lambda domain: ClockDomain(domain, async_reset=reset == "async")))
+        missing_domain=lambda domain: ClockDomain(domain, async_reset=reset == "async"))))
     clocked = re.search(r"^  wire width 1 input \d+ +\\clk$", text, re.M) is not None
     manifest = manifest_of(component, name, clocked, reset, init)
     text = _port_list(_verilog(text, init), manifest)
     return _header(manifest) + _waived(text.lstrip("\n")), manifest
+
+
+def _without_repeats(text):
+    """RTLIL ``text`` in which modules that are alike but for their names are one, named as the first."""
+    module = re.compile(r"^(?:attribute [^\n]*\n)*module \\(\S+)\n(.*?^end\n)", re.M | re.S)
+    while True:
+        first, kept = {}, {}
+        for match in module.finditer(text):
+            kept[match[1]] = first.setdefault(match[2], match[1])
+        if len(first) == len(kept):
+            return text
+        text = module.sub(lambda match, kept=kept: match[0] if kept[match[1]] == match[1] else "", text)
+        text = re.sub(r"^( *cell \\)(\S+)", lambda match, kept=kept: match[1] + kept.get(match[2], match[2]), text, flags=re.M)
 
 
 def _plain_names(text):

@@ -5,17 +5,22 @@ import importlib
 import io
 import json
 import math
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import ml_dtypes
 import numpy as np
 import pytest
+import small_minilm
 from rich.console import Console
 
+import mxgolden
 from mxbench.safetensors import write_safetensors
 from mxforge import cli
 from mxforge.errors import MxforgeError
 from mxforge.flow import demo, weights
+from mxforge.flow.checked import Checked
+from mxforge.matmul_tile import MatmulTile
 
 ONES = np.float32(1)
 
@@ -245,6 +250,49 @@ def test_a_planted_mismatch_is_found(file, done, sim_build, tmp_path, monkeypatc
     assert results["mismatches"] == 1
     assert f"Mismatch: {words}" in said
     assert words in html.unescape((tmp_path / "index.html").read_text())
+
+
+@pytest.fixture
+def model(done, tmp_path, sim_build, monkeypatch):
+    """A model in the place of the one that is fetched: a small one of the same make."""
+    path = small_minilm.write(tmp_path / "m.safetensors", small_minilm.arrays())
+    weights.vocabulary_beside(path).write_text("\n".join(small_minilm.PIECES))
+    monkeypatch.setattr(weights, "fetch_model", lambda build_dir, say: path)
+    monkeypatch.setattr(demo, "SENTENCE", "Unscaleable two-scales. Two a")
+    with ThreadPoolExecutor(1) as pool:
+        tile = Checked(MatmulTile(), "matmul_tile", sim_build, pool)
+    units = demo._build() | {"matmul_tile": tile}
+    monkeypatch.setattr(demo, "_build", lambda *_: units)
+    return path
+
+
+def test_projection(model, sim_build, tmp_path):
+    status, said, results = run(None, sim_build, tmp_path / "report")
+    assert status == 0
+    projection = results["projection"]
+    # [CLS] un ##scale ##able two - two scale ##s . two a [SEP]: 13 tokens, of 24 values, by 40 columns.
+    assert (projection["tokens"], projection["k"], projection["columns"], projection["tile"]) == (13, 24, 40, [2, 2])
+    assert projection["pairs"] == 13 * 40 and projection["beats"] == 7 * 20
+    assert projection["check"] == {"compared": (14 + 40) * 33 + 13 * 40, "mismatches": 0, "told": []}
+    assert 20 < projection["sqnr"] < 50
+    tensors = sum(tensor["check"]["compared"] for tensor in results["tensors"])
+    assert results["compared"] == tensors + results["check"]["compared"] + projection["check"]["compared"]
+    words = "encoder.layer.0.intermediate.dense on the 13 tokens of a sentence, 24 to 40: 520 block pairs"
+    page = html.unescape((tmp_path / "report" / "index.html").read_text())
+    assert words in said and words in page and "“Unscaleable two-scales. Two a”" in page
+
+
+def test_a_planted_mismatch_of_the_projection_is_found(model, sim_build, tmp_path, monkeypatch):
+    right = mxgolden.dot
+    monkeypatch.setattr(mxgolden, "dot", lambda *arguments: right(*arguments) ^ np.uint32(1))
+    status, said, results = run(None, sim_build, tmp_path / "report")
+    assert status == 1
+    assert results["mismatches"] == results["projection"]["check"]["mismatches"] == 13 * 40
+    assert "Mismatch: encoder.layer.0.intermediate.dense, D, row 0, column 0: the matmul_tile gives 0x" in said
+
+
+def test_a_file_of_ones_own_has_no_projection(done):
+    assert done[2]["projection"] is None and "tokens of a sentence" not in done[1]
 
 
 def test_interrupted_run_leaves_no_report(file, done, sim_build, tmp_path, monkeypatch):

@@ -1,5 +1,4 @@
 """Real weights through the emitted Verilog: every bit compared with golden, and what is lost of them."""
-import importlib
 import math
 import os
 import time
@@ -20,20 +19,19 @@ from mxbench import verilator
 
 from ..dequantizer import Dequantizer
 from ..dual_quantizer import DualQuantizer
-from ..emit import emit
-from ..pipeline import Streamed
+from ..matmul_tile import MatmulTile
 from ..quantizer import Quantizer
 from ..scaled_dot import ScaledDot
-from . import player, report, weights
+from . import matmul, minilm, report, weights
+from .checked import TOLD, Checked, Comparison
 from .files import check_folder
 
-__all__ = ["OUTLIER", "BlockErrors", "Comparison", "Copies", "Example", "Loss", "Results", "TensorResult", "run"]
+__all__ = ["OUTLIER", "BlockErrors", "Comparison", "Copies", "Example", "Loss", "ProjectionResult", "Results", "TensorResult",
+           "run"]
 
 BLOCK_SIZE = 32
 # Values in work at a time: tensors are read and played in pieces of this many.
 PIECE = 1 << 20
-# Mismatches that are told in words.
-TOLD = 10
 # Rows of each matrix that are multiplied.
 ROWS = 64
 # Tiles of each matrix that are quantized both along rows and along columns.
@@ -44,20 +42,9 @@ PICTURED = 64
 OCTAVES = 32
 # Elements that the outlier is shown with, and the two copies of a tile.
 EXAMPLES = "e4m3", "mxint8"
+# What the model reads; its activations are multiplied.
+SENTENCE = "Block scales let eight bits carry what used to take thirty-two."
 OUTLIER = (0.5, -1.2, 0.8, 250.0, -0.9, 1.5, -0.2, 0.6)
-
-
-@dataclass(kw_only=True)
-class Comparison:
-    """Bit patterns compared with golden, those that differ, and the first of them in words."""
-    compared: int = 0
-    mismatches: int = 0
-    told: list = field(default_factory=list)
-
-    def add(self, other):
-        self.compared += other.compared
-        self.mismatches += other.mismatches
-        self.told = (self.told + other.told)[:TOLD]
 
 
 @dataclass(kw_only=True)
@@ -148,6 +135,24 @@ class Example:
 
 
 @dataclass(kw_only=True)
+class ProjectionResult:
+    """A linear layer of the model on the activations of ``sentence``, by a tile of ``tile`` rows and columns: (``tokens``, ``k``)
+    by (``k``, ``columns``), ``pairs`` of blocks in ``beats`` of the tile. ``sqnr`` in dB, against float64.
+    """
+    name: str
+    sentence: str
+    tokens: int
+    k: int
+    columns: int
+    tile: tuple
+    pairs: int
+    beats: int
+    sqnr: float
+    seconds: float
+    check: Comparison
+
+
+@dataclass(kw_only=True)
 class Results:
     """All figures of a run. ``check`` is of the examples and facts, which belong to no tensor.
 
@@ -161,6 +166,7 @@ class Results:
     sizes: dict = field(default_factory=lambda: {name: np.zeros(OCTAVES) for name in ("count", "mx", "fp8")})
     blocks: BlockErrors | None = None
     examples: list = field(default_factory=list)
+    projection: ProjectionResult | None = None
     facts: dict = field(default_factory=dict)
     check: Comparison = field(default_factory=Comparison)
     seconds: dict = field(default_factory=dict)
@@ -172,17 +178,21 @@ class Results:
         return sum(getattr(value, second) if second else value for value in values)
 
     @property
+    def _checks(self):
+        return [part.check for part in (*self.tensors, self, self.projection) if part is not None]
+
+    @property
     def compared(self):
-        return self.total("check.compared") + self.check.compared
+        return sum(check.compared for check in self._checks)
 
     @property
     def mismatches(self):
-        return self.total("check.mismatches") + self.check.mismatches
+        return sum(check.mismatches for check in self._checks)
 
     @property
     def told(self):
         """The first mismatches in words."""
-        return [line for tensor in [*self.tensors, self] for line in tensor.check.told][:TOLD]
+        return [line for check in self._checks for line in check.told][:TOLD]
 
     @property
     def notes(self):
@@ -205,37 +215,11 @@ def decibels(signal, noise):
     return 10 * math.log10(signal / noise) if noise else math.inf
 
 
-class _Unit:
-    """A unit's Verilog, being built in ``pool`` to be played, beside its golden."""
-    def __init__(self, component, name, build_dir, pool):
-        text, self.manifest = emit(Streamed(component), name)
-        self._golden = importlib.import_module(f"mxgolden.{self.manifest['unit']}")
-        self._player = pool.submit(player.build, text, self.manifest, build_dir)
-
-    def wait(self):
-        self._player.result()
-
-    @property
-    def output_width(self):
-        """Bits of the output's payload."""
-        return self.manifest["ports"]["o__payload"]["width"]
-
-    def play(self, inputs, where):
-        """Outputs of the Verilog, and their `Comparison`; ``where(row, item)`` says in words what an item is part of."""
-        outputs = self._player.result().play(inputs)
-        wanted = self._golden.expected(self.manifest["parameters"], inputs)
-        comparison = Comparison()
-        for name, got in outputs.items():
-            wrong = np.argwhere(got != wanted[name])
-            comparison.add(Comparison(compared=got.size, mismatches=len(wrong), told=[
-                f"{where(*index)}: the {self.manifest['unit']} gives {name} {got[tuple(index)]:#04x}, "
-                f"golden {wanted[name][tuple(index)]:#04x}" for index in wrong[:TOLD]]))
-        return outputs, comparison
-
-
-def _build(build_dir, jobs):
+def _build(build_dir, jobs, with_tile):
     """The units of the demo, by name."""
     components = {"quantizer": Quantizer(), "scaled_dot": ScaledDot()}
+    if with_tile:
+        components["matmul_tile"] = MatmulTile()
     for element in EXAMPLES:
         components[f"dequantizer_{element}"] = Dequantizer(element=element)
         components[f"dual_quantizer_{element}"] = DualQuantizer(element=element)
@@ -243,7 +227,7 @@ def _build(build_dir, jobs):
             components[f"quantizer_{element}_{block_size}"] = Quantizer(element=element, block_size=block_size, lanes=4)
     with ThreadPoolExecutor(jobs) as pool:
         # Emitted one after the other: Amaranth numbers its signals without regard to threads.
-        units = {name: _Unit(component, name, build_dir, pool) for name, component in components.items()}
+        units = {name: Checked(component, name, build_dir, pool) for name, component in components.items()}
         for unit in units.values():
             unit.wait()
     return units
@@ -521,6 +505,21 @@ def _copy(results, units, tensors, jobs, advance):
             result.check.add(check)
             result.copies[element] = copies
             advance(copies.tiles)
+def _project(results, units, model, jobs, advance):
+    """A linear layer of the fetched ``model``, on the activations of `SENTENCE`, through the tile."""
+    ids = minilm.tokens(SENTENCE, minilm.vocabulary_of(weights.vocabulary_beside(model)))
+    layer = minilm.first_projection(weights.tensors_of(model), ids)
+    tile = MatmulTile.Parameters()
+    hardware = matmul.Hardware(parameters=tile, quantizers=(units["quantizer"],) * 2, tile=units["matmul_tile"])
+    addend = np.tile(layer.bias, (len(ids), 1))
+    (tokens, k), columns = layer.inputs.shape, len(layer.weight)
+    advance(0, total=matmul.work(tile, tokens, columns, k)["Tiles"])
+    product = matmul.multiply(hardware, layer.inputs, layer.weight, addend, jobs,
+                              lambda what, count: advance(count) if what == "Tiles" else None)
+    product.check.told = [f"{layer.name}, {line}" for line in product.check.told]
+    results.projection = ProjectionResult(
+        name=layer.name, sentence=SENTENCE, tokens=tokens, k=k, columns=columns, tile=(tile.rows, tile.columns),
+        pairs=product.pairs, beats=product.beats, sqnr=product.sqnr, seconds=product.seconds, check=product.check)
 
 
 def _show_outlier(results, units):
@@ -600,13 +599,13 @@ def run(file=None, names=(), build_dir="sim_build", report_dir=None, jobs=None, 
     verilator.find()
     verilator.require_compilers()
     source = weights.MODEL_NAME if file is None else Path(file).name
-    tensors, skipped = weights.choose(weights.tensors_of(
-        weights.fetch_model(build_dir, console.print) if file is None else file), names)
+    model = weights.fetch_model(build_dir, console.print) if file is None else file
+    tensors, skipped = weights.choose(weights.tensors_of(model), names)
     results = Results(source=source, skipped=[f"{tensor.name} {tensor.obstacle}" for tensor in skipped])
 
     started = time.perf_counter()
     with console.status("Building the units' Verilog in Verilator"):
-        units = _build(build_dir, jobs)
+        units = _build(build_dir, jobs, file is None)
     results.seconds["build"] = time.perf_counter() - started
 
     with _progress(console) as progress:
@@ -620,6 +619,9 @@ def run(file=None, names=(), build_dir="sim_build", report_dir=None, jobs=None, 
         results.seconds["blocks"] = time.perf_counter() - started
         _multiply(results, units, tensors, jobs, lambda count: progress.advance(products, count))
         _copy(results, units, tensors, jobs, lambda count: progress.advance(tiles, count))
+        if file is None:
+            tiles = progress.add_task("Tiles of a projection")
+            _project(results, units, model, jobs, lambda count, **facts: progress.update(tiles, advance=count, **facts))
         _show_outlier(results, units)
         _check_facts(results, units)
 
@@ -631,6 +633,8 @@ def run(file=None, names=(), build_dir="sim_build", report_dir=None, jobs=None, 
                   f"{results.total('blocks') / results.seconds['blocks']:,.0f} blocks/s")
     for line in report.copies(results):
         console.print(line)
+    if results.projection is not None:
+        console.print(report.projection(results.projection))
     for line in results.told:
         console.print(f"Mismatch: {line}", markup=False)
     console.print(f"Report: {page}")

@@ -19,7 +19,7 @@ from matplotlib.ticker import FixedLocator, FuncFormatter, MaxNLocator, NullLoca
 
 from .. import __version__
 
-__all__ = ["copies", "decibels", "findings", "percent", "write"]
+__all__ = ["copies", "decibels", "findings", "percent", "projection", "write"]
 
 # Drawn in colours that stand for the page's own, so that pictures follow light and dark.
 _COLOURS = {"ink": "#010101", "muted": "#020202", "line": "#030303", "mx": "#040404", "fp8": "#050505", "page": "#060606"}
@@ -107,6 +107,14 @@ def copies(results):
         yield (f"Column-wise copies in {element.upper()}, {count(sum(copy.tiles for copy in of), 'tile')}: median {direct:.2f} dB "
                f"from the values, {requantized:.2f} dB from row-wise copies; "
                f"{percent(sum(copy.same for copy in of), values)} % of codes alike.")
+
+
+def projection(one):
+    """What went through the tile, in a sentence."""
+    rows, columns = one.tile
+    return (f"{one.name} on the {one.tokens} tokens of a sentence, {one.k:,} to {one.columns:,}: {one.pairs:,} block pairs "
+            f"through a tile of {rows} by {columns} dot units; {one.check.mismatches:,} of {one.check.compared:,} bit patterns "
+            f"differ from golden, SQNR against float64 {decibels(one.sqnr)} dB.")
 
 
 def findings(results):
@@ -410,12 +418,14 @@ def _finite(value):
 
 
 def _json(results):
-    figures = {name: value for name, value in vars(results).items() if name not in ("tensors", "examples", "blocks", "check")}
+    apart = "tensors", "examples", "blocks", "check", "projection"
+    figures = {name: value for name, value in vars(results).items() if name not in apart}
     return json.dumps(_finite({
         "mxforge": __version__, "compared": results.compared, "mismatches": results.mismatches, **figures,
         "totals": {name: results.total(name) for name in (
             "values", "blocks", "bytes", "products", "mx.bytes", "mx.flushed", "fp8.bytes", "fp8.flushed")},
         "findings": findings(results), "check": asdict(results.check),
+        "projection": results.projection and asdict(results.projection),
         "examples": [asdict(example) for example in results.examples],
         "tensors": [asdict(tensor) | {"sqnr_mx": tensor.sqnr_mx, "sqnr_fp8": tensor.sqnr_fp8, "copies": {
             element: asdict(copy) | {"sqnr_direct": copy.sqnr_direct, "sqnr_requantized": copy.sqnr_requantized}
@@ -428,7 +438,7 @@ def _page(results, outlier):
         loader=jinja2.FunctionLoader(lambda name: resources.files(__package__).joinpath("templates", name).read_text()),
         autoescape=True, trim_blocks=True, lstrip_blocks=True, undefined=jinja2.StrictUndefined)
     environment.filters |= {"decibels": decibels, "size": size, "count": count, "breakable": breakable}
-    environment.globals |= {"percent": percent, "nan": math.isnan}
+    environment.globals |= {"percent": percent, "nan": math.isnan, "projection": projection}
     with matplotlib.rc_context(_STYLE):
         pictures = [draw(results) for draw in (_sqnr_picture, _size_picture, _error_picture, _scales_picture)]
         example = _example_picture(results, outlier)
