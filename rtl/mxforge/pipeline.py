@@ -1,3 +1,4 @@
+# amaranth: UnusedElaboratable=no
 """Pipeline registers, stalls and streams: the only place where units get them from."""
 from amaranth import *
 from amaranth.lib import memory, stream, wiring
