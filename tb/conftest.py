@@ -116,8 +116,8 @@ def verify(sim_build, verified):
                 least, most = bounds(manifest["interval"])
                 assert least <= machine.last.interval <= most
             verified(unit, configuration=repr(core.parameters), blocks=blocks, values=sum(array.size for array in got.values()),
-                     latencies=int(n == 0 and is_measured),
-                     classes=hits if n == 0 else {})
+                     latencies=int(n == 0 and is_measured), classes=hits if n == 0 else {},
+                     rate=("full" if stalls is None else "stalled", machine.last.input_rate))
         return hits
 
     return run
@@ -157,7 +157,7 @@ def verify_together(play, verified):
 def _facts(reports):
     """By unit: sums of what `verified` recorded, of passed tests."""
     units = defaultdict(lambda: {"counts": Counter(), "classes": Counter(), "configurations": set(), "exhausted": [],
-                                 "measured": []})
+                                 "measured": [], "full": [], "stalled": []})
     for report in reports:
         for name, fact in getattr(report, "user_properties", ()):
             if name != "verified":
@@ -172,7 +172,15 @@ def _facts(reports):
                 unit["exhausted"].append((fact["exhausted"], fact["values"]))
             if "measured" in fact:
                 unit["measured"].append(fact["measured"])
+            if "rate" in fact:
+                kind, rate = fact["rate"]
+                unit[kind].append(rate)
     return dict(sorted(units.items()))
+
+
+def _range(rates):
+    low, high = (f"{end(rates, default=0):.2f}" for end in (min, max))
+    return high if low == high else f"{low}-{high}"
 
 
 def pytest_terminal_summary(terminalreporter):
@@ -182,15 +190,18 @@ def pytest_terminal_summary(terminalreporter):
         return
     say = terminalreporter.write_line
     terminalreporter.section("verified against golden, 0 bits differ")
-    say(f"{'unit':17}{'configurations':>15}{'blocks':>13}{'values':>15}{'latency measured':>18}{'cocotb tests':>14}"
-        f"{'classes':>9}")
+    say("Beats a cycle, at full speed and under stalls on both sides, are of the input.")
+    say(f"{'unit':18}{'configurations':>15}{'blocks':>13}{'values':>15}{'latency measured':>18}{'cocotb tests':>14}{'classes':>9}"
+        f"{'beats a cycle':>15}{'stalled':>11}")
     lines = []
     for name, facts in units.items():
         counts = facts["counts"]
-        say(f"{name:17}{len(facts['configurations']):15,}{counts['blocks']:13,}{counts['values']:15,}{counts['latencies']:18,}"
-            f"{counts['benches']:14,}{len(facts['classes']):9}")
+        full, stalled = _range(facts["full"]), _range(facts["stalled"])
+        say(f"{name:18}{len(facts['configurations']):15,}{counts['blocks']:13,}{counts['values']:15,}{counts['latencies']:18,}"
+            f"{counts['benches']:14,}{len(facts['classes']):9}{full:>15}{stalled:>11}")
         lines += [f"{name}: {counts['blocks']:,} blocks of {len(facts['configurations'])} configurations, {counts['values']:,} "
-                  f"values compared, 0 differ; latency measured as declared in {counts['latencies']} plays and benches"]
+                  f"values compared, 0 differ; latency measured as declared in {counts['latencies']} plays and benches; input "
+                  f"beats a cycle {full} at full speed, {stalled} with stalls"]
         lines += [f"    exhausted: {what}, {values:,} values" for what, values in sorted(facts["exhausted"])]
         lines += [f"    measured: {what}" for what in sorted(facts["measured"])]
         lines += [f"{hits:12,} x {what}" for what, hits in facts["classes"].items()]
