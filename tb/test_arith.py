@@ -6,7 +6,17 @@ import pytest
 from amaranth.hdl import Const, Module, Signal, signed
 from amaranth.sim import Simulator
 
-from mxforge.arith import count_leading_zeros, exchange, normalize, shift_left, shift_right_sticky, tree_max, tree_sum
+from mxforge.arith import (
+    count_leading_zeros,
+    exchange,
+    normalize,
+    select,
+    shift_left,
+    shift_right_sticky,
+    thermometer,
+    tree_max,
+    tree_sum,
+)
 from mxforge.round import round_up_to_nearest_even, split
 
 
@@ -40,6 +50,19 @@ def test_normalize(width):
             assert shifted == value << zeros
         else:
             assert shifted == 0
+
+
+@pytest.mark.parametrize("count", [1, 2, 3, 5, 6, 8])
+def test_select(count):
+    """Beyond the end, the last."""
+    for (index,), (value,) in evaluate([3], lambda m, i: select(m, (Const(10 + n, 8) for n in range(count)), i)):
+        assert value == 10 + min(index, count - 1)
+
+
+@pytest.mark.parametrize("width", [1, 2, 3, 5])
+def test_thermometer(width):
+    for (amount,), (ones,) in evaluate([width], thermometer):
+        assert ones == (1 << amount) - 1
 
 
 @pytest.mark.parametrize("width", [1, 2, 3, 5, 8])

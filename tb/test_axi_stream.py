@@ -18,7 +18,7 @@ from mxforge.axi_stream import AxiStream
 from mxforge.emit import emit, manifest_of
 from mxforge.errors import MxforgeError
 from mxforge.flow import player
-from mxforge.pipeline import Streamed, delay
+from mxforge.pipeline import Streamed, delay, streamed
 from mxforge.unit import Unit
 
 # Each unit, small: of each cadence, with a block in one beat and in several, with and without registers.
@@ -89,7 +89,7 @@ def test_volume(verify, unit, options, stalls):
 def test_timing_is_that_of_plain_streams():
     for unit, options in CONFIGURATIONS:
         core = catalog.UNITS[unit](**options)
-        axi, plain = manifest_of(AxiStream(core), "one"), manifest_of(Streamed(core), "one")
+        axi, plain = manifest_of(AxiStream(core), "one"), manifest_of(streamed(core), "one")
         for fact in "latency", "interval", "beats", "cadence", "parameters":
             assert axi[fact] == plain[fact], fact
 

@@ -85,9 +85,9 @@ def count_leading_zeros(m, value):
 def select(m, values, index):
     """Item ``index`` of ``values``, by a tree of multiplexers; beyond the end, the last."""
     values = list(values)
+    values += values[-1:] * ((1 << len(index)) - len(values))
     for bit in index:
-        values += values[-1:] * (len(values) % 2)
-        values = [_named(m, "selected", Mux(bit, b, a)) for a, b in zip(values[::2], values[1::2], strict=True)]
+        values = [a if a is b else _named(m, "selected", Mux(bit, b, a)) for a, b in zip(values[::2], values[1::2], strict=True)]
     return values[0]
 
 

@@ -12,6 +12,7 @@ from .element_cast import ElementCast
 from .errors import MxforgeError
 from .fp32_multiplier import FP32Multiplier
 from .lfsr import Lfsr
+from .matmul_layer import MatmulLayer
 from .matmul_tile import MatmulTile
 from .packer import Packer
 from .pipeline import streamed
@@ -37,6 +38,7 @@ UNITS = {unit.__module__.rpartition(".")[2]: unit for unit in (
     ScaledDot,
     DotAccumulator,
     MatmulTile,
+    MatmulLayer,
     FP32Multiplier,
     TensorQuantizer,
     TensorDequantizer,
@@ -63,7 +65,7 @@ class Entry:
 
     def __post_init__(self):
         if not self.streamed and issubclass(UNITS[self.unit], StreamUnit):
-            raise MxforgeError(f"{self.unit} has no bare core: its outputs come when the data says, between streams")
+            raise MxforgeError(f"{self.unit} has no bare core: it is between streams by itself")
 
     def component(self):
         core = UNITS[self.unit](**self.parameters)
@@ -120,6 +122,8 @@ ENTRIES = {entry.name: entry for entry in (
     _streamed("unpacker_64", "unpacker", bus_bytes=64, blocks=2, stages=2),
     _streamed("unpacker_e2m1_32", "unpacker", element="e2m1", bus_bytes=32, stages=1),
     _streamed("scale_address_swizzled", "scale_address", order="swizzled", stages=1),
+    _streamed("matmul_layer_exact", "matmul_layer", accumulation="exact", columns=4, block_size=16, lanes=16, window=40,
+              max_blocks=256, stages=6, d_element="e5m2", scale_rule="floor", quantizer_stages=2),
     _streamed("matmul_tile_exact", "matmul_tile", accumulation="exact", lanes=8, window=40, max_blocks=256, stages=6),
     _streamed("matmul_tile_chain", "matmul_tile", accumulation="fp32_chain", a_element="e5m2", lanes=4, stages=12),
     _streamed("matmul_tile_blackwell", "matmul_tile", accumulation="blackwell", stages=12, slots=8),

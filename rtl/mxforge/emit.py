@@ -79,6 +79,13 @@ MEANINGS = {
     "results": "{target} bits of the sums, row after row",
 }
 
+MEANINGS |= {f"matmul_layer.{name}": MEANINGS[f"matmul_tile.{name}"] for name in ("a_elements", "b_elements", "c")} | {
+    "matmul_layer.scales": "E8M0 codes of the blocks of D's rows",
+    "matmul_layer.elements": "{d_element} codes of D, row after row",
+    "matmul_layer.last": "1 asks for the results; at the output, 1 on a block's last beat",
+    "matmul_layer.is_out_of_window": "1 for each row if a term of its block lay outside the accumulator's window: it is NaN",
+}
+
 # IEEE 1800-2017, annex B.
 _RESERVED_WORDS = """
     accept_on alias always always_comb always_ff always_latch and assert assign assume automatic before begin bind bins
@@ -384,7 +391,8 @@ def _timing(manifest):
     most = manifest["interval"][1] if manifest["cadence"] == "elastic" else 1
     yield {
         "each": "Each input beat gives one output beat.",
-        "some": f"{block} gives one output beat{' if it has last' if _has_last(manifest) else ''}.",
+        "some": f"{block} gives one output beat{' if it has last' if _has_last(manifest) else ''}." if beats_out == 1 else
+                f"{block} gives {beats_out} output beats if it has last and completes what they need.",
         "blocks": "Each block gives its output beats once all of it is in.",
         "elastic": f"An input beat completes {extent([0, most])} output beats.",
     }[manifest["cadence"]]

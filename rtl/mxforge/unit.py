@@ -49,10 +49,11 @@ class Unit(wiring.Component):
 
 
 class StreamUnit(wiring.Component):
-    """A unit between streams by itself: how many outputs its inputs give depends on the data, so there is no bare core.
+    """A unit between streams by itself, without a bare core.
 
-    Its latency and interval are bounds, ``[least, most]``: cycles from the transfer of the input that completes an output to the
-    edge at which that is first seen valid, and from one input to the next, while ``o.ready`` is high. An input completes no
+    Its cadence is ``"elastic"`` where it doesn't say another: how many outputs an input gives depends on the data. Latency and
+    interval are then bounds, ``[least, most]``: cycles from the transfer of the input that completes an output to the edge
+    at which that is first seen valid, and from one input to the next, while ``o.ready`` is high. An input completes no
     more than ``interval[1]`` outputs. ``throughput`` is transfers a cycle in long packets.
 
     Members

@@ -258,7 +258,7 @@ def model(done, tmp_path, sim_build, monkeypatch):
     path = small_minilm.write(tmp_path / "m.safetensors", small_minilm.arrays())
     weights.vocabulary_beside(path).write_text("\n".join(small_minilm.PIECES))
     monkeypatch.setattr(weights, "fetch_model", lambda build_dir, say: path)
-    monkeypatch.setattr(demo, "SENTENCE", "Unscaleable two-scales. Two a")
+    monkeypatch.setattr(demo, "SENTENCE", "Unscaleable two-two scales. Two a")
     with ThreadPoolExecutor(1) as pool:
         tile = Checked(MatmulTile(), "matmul_tile", sim_build, pool)
     units = demo._build() | {"matmul_tile": tile}
@@ -279,7 +279,7 @@ def test_projection(model, sim_build, tmp_path):
     assert results["compared"] == tensors + results["check"]["compared"] + projection["check"]["compared"]
     words = "encoder.layer.0.intermediate.dense on the 13 tokens of a sentence, 24 to 40: 520 block pairs"
     page = html.unescape((tmp_path / "report" / "index.html").read_text())
-    assert words in said and words in page and "“Unscaleable two-scales. Two a”" in page
+    assert words in said and words in page and "“Unscaleable two-two scales. Two a”" in page
 
 
 def test_a_planted_mismatch_of_the_projection_is_found(model, sim_build, tmp_path, monkeypatch):

@@ -57,7 +57,7 @@ def check_timing(manifest, taken, seen, inputs):
     elif len(seen) * beats_in == len(taken) * beats_out:
         latencies = {b - a for a, b in zip(taken[beats_in - 1::beats_in], seen[0::beats_out], strict=True)}
     else:
-        latencies = {seen[-1] - taken[-1]}
+        latencies = {seen[-beats_out] - taken[-1]}
     least, most = bounds(manifest["latency"])
     assert min(latencies) == least and max(latencies) <= most, f"latencies {latencies}, declared {manifest['latency']}"
 

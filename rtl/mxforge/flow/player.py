@@ -302,7 +302,9 @@ class Player:
         output_rate = counts["outputs"] / (last_output - first_output + 1)
         latency = interval = None
         if full_speed and counts["outputs"]:
-            latency = first_output - first_complete if self._counted else last_output - last_input
+            # A row's output beats come one after the other.
+            first_of_last = last_output - (self._outputs.beats - 1)
+            latency = first_output - first_complete if self._counted else first_of_last - last_input
         if full_speed and counts["inputs"] > 1:
             interval = (last_input - first_input) / (counts["inputs"] - 1)
         return Statistics(latency=latency, interval=interval, input_rate=input_rate, output_rate=output_rate, **counts)
