@@ -10,6 +10,7 @@ from mxbench import bench
 from mxbench.stimulus import matmul_layer as stimulus
 from mxforge.arith import select
 from mxforge.catalog import Entry
+from mxforge.emit import contract_lines, manifest_of
 from mxforge.errors import MxforgeError
 from mxforge.formats import ELEMENTS
 from mxforge.matmul_layer import MatmulLayer
@@ -226,6 +227,14 @@ def test_latency_and_interval_are_the_halves():
     quantizer = Quantizer(lanes=2, block_size=4, stages=3)
     assert layer.latency == 17 + 2 + quantizer.latency + 2
     assert layer.interval > 1 and layer.beats == (1, 2)
+
+
+def test_contract_tells_blocks_of_the_inputs_from_those_of_d():
+    lines = list(contract_lines(manifest_of(MatmulLayer(columns=1, block_size=4, lanes=2), "one")))
+    assert lines[0] == "A block takes 2 input beats, counted from reset."
+    assert "A block's last input beat gives 4 output beats if it has last and completes what they need." in lines
+    assert "4 products that are delivered one after the other make a block of each of D's rows." in lines
+    assert any("that transfers an input beat that gives output beats to the edge at which its first output beat" in x for x in lines)
 
 
 @pytest.mark.parametrize(("parameters", "message"), [
