@@ -336,10 +336,12 @@ def demo(weights, tensors, report, jobs, build_dir):
 @cli.command(epilog="""\b
 Examples:
   mxforge matmul A.npy B.npy -o D.npy --element e5m2
-  mxforge matmul x.npy model.safetensors:layer.weight --transpose-b --c model.safetensors:layer.bias -o D.npy""")
+  mxforge matmul x.npy model.safetensors:layer.weight --transpose-b --c model.safetensors:layer.bias -o D.npy
+  mxforge matmul A.npy B.npy --requantize e4m3 -o D.npz""")
 @click.argument("a", metavar="A")
 @click.argument("b", metavar="B")
 @click.option("-o", "--output", metavar="D.npy", type=click.Path(path_type=Path), required=True, help="The result to write, FP32.")
+@click.option("--requantize", metavar="FORMAT", help="Give D as MX of that element format: scales and codes, -o D.npz.")
 @click.option("--c", metavar="C", help="An addend: M x N, or N values for each row (a bias).")
 @click.option("--transpose-b", is_flag=True, help="B is stored as N x K, as the weights of a linear layer are.")
 @click.option("--element", metavar="FORMAT", default="e4m3", help="Element format (mxforge formats).  [e4m3]")
@@ -356,7 +358,7 @@ def matmul(output, build_dir, element, a_element, b_element, jobs, **options):
 
     A is M x K, B is K x N; both are quantized by the quantizer's Verilog in blocks along K and multiplied by the tile's. Each is a
     file FILE.npy or a tensor FILE.safetensors:NAME of floats. D is compared with the golden model (status 1 if a bit differs) and
-    with float64.
+    with float64. With --requantize it leaves the hardware in blocks along N, which a next product takes as its A.
     """
     try:
         from .flow import matmul

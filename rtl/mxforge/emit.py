@@ -80,8 +80,8 @@ MEANINGS = {
 }
 
 MEANINGS |= {f"matmul_layer.{name}": MEANINGS[f"matmul_tile.{name}"] for name in ("a_elements", "b_elements", "c")} | {
-    "matmul_layer.scales": "E8M0 codes of the blocks of D's rows",
-    "matmul_layer.elements": "{d_element} codes of D, row after row",
+    "matmul_layer.scales": "E8M0 codes of the blocks of D's rows, the same on each of their beats",
+    "matmul_layer.elements": "{d_element} codes of the next of D's columns, row after row",
     "matmul_layer.last": "1 asks for the results; at the output, 1 on a block's last beat",
     "matmul_layer.is_out_of_window": "1 for each row if a term of its block lay outside the accumulator's window: it is NaN",
 }
@@ -384,14 +384,17 @@ def _timing(manifest):
         yield "Combinational: o follows i."
         return
     beats_in, beats_out = manifest["beats"]["i"], manifest["beats"]["o"]
+    # Of an output that takes several inputs, the blocks are others.
+    is_gathered = manifest["cadence"] == "some" and beats_out > 1
     if beats_in > 1:
-        yield f"A block takes {_plural(beats_in, 'input beat')} and {_plural(beats_out, 'output beat')}, counted from reset."
+        outputs = "" if is_gathered else f" and {_plural(beats_out, 'output beat')}"
+        yield f"A block takes {_plural(beats_in, 'input beat')}{outputs}, counted from reset."
         yield "Its arrays come in order, their first items in the first beat; what is no array is the same on each of its beats."
     block = "A block's last input beat" if beats_in > 1 else "An input beat"
     most = manifest["interval"][1] if manifest["cadence"] == "elastic" else 1
     yield {
         "each": "Each input beat gives one output beat.",
-        "some": f"{block} gives one output beat{' if it has last' if _has_last(manifest) else ''}." if beats_out == 1 else
+        "some": f"{block} gives one output beat{' if it has last' if _has_last(manifest) else ''}." if not is_gathered else
                 f"{block} gives {beats_out} output beats if it has last and completes what they need.",
         "blocks": "Each block gives its output beats once all of it is in.",
         "elastic": f"An input beat completes {extent([0, most])} output beats.",
@@ -400,6 +403,8 @@ def _timing(manifest):
     beat = "an input beat" + (" (a block's last)" if beats_in > 1 else "")
     if manifest["cadence"] == "elastic":
         beat = "the input beat that completes an output beat"
+    elif is_gathered:
+        beat = "an input beat that gives output beats"
     first = "first output beat" if beats_out > 1 else "output beat"
     latency = _plural(extent(manifest["latency"]), "cycle")
     if manifest["streamed"]:

@@ -10,8 +10,8 @@ from .formats import E8M0, IntegerFormat
 from .raw import decode, raw_layout
 
 __all__ = ["Operand", "Pair", "add_with_carry", "block_sum", "block_sum_layout", "complemented", "element_layout", "front_cuts",
-           "over_beats", "product", "product_layout", "specials", "specials_layout", "specials_over_beats", "term_layout",
-           "term_tree", "through", "tree_cuts"]
+           "number_layout", "over_beats", "product", "product_layout", "specials", "specials_layout", "specials_over_beats",
+           "term_layout", "term_tree", "through", "tree_cuts"]
 
 
 def _magnitude(fmt):
@@ -109,14 +109,20 @@ class Operand:
         return type(self)(*flags, elements)
 
 
-def product_layout(pair):
-    """A product: ``(-1)**sign * significand * 2**(exponent_code - 2 + lsb_exponent)`` unless NaN or Inf, which leave the
-    numbers undefined; ``is_nan`` goes before ``is_inf``.
-    """
+def number_layout(pair):
+    """A product that is a number: ``(-1)**sign * significand * 2**(exponent_code - 2 + lsb_exponent)``."""
     return data.StructLayout({
         "significand": unsigned(pair.significand_width),
         "exponent_code": unsigned(pair.exponent_width),
         "sign": unsigned(1),
+    })
+
+
+def product_layout(pair):
+    """A product: a :func:`number_layout` and, above it, flags. NaN and Inf leave the number undefined; ``is_nan`` goes before
+    ``is_inf``.
+    """
+    return data.StructLayout(number_layout(pair).members | {
         "is_zero": unsigned(1),
         "is_nan": unsigned(1),
         "is_inf": unsigned(1),

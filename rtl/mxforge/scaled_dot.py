@@ -9,7 +9,18 @@ from . import parameters
 from .blackwell import TruncatedSum
 from .formats import E8M0, ELEMENTS, FP32, WIDES
 from .pipeline import Cuts
-from .products import Operand, Pair, block_sum, front_cuts, product, specials, specials_over_beats, through, tree_cuts
+from .products import (
+    Operand,
+    Pair,
+    block_sum,
+    front_cuts,
+    number_layout,
+    product,
+    specials,
+    specials_over_beats,
+    through,
+    tree_cuts,
+)
 from .raw import decode
 from .scaled_add import Numbers, ScaledAdd, scale_sum
 from .unit import Unit
@@ -216,14 +227,17 @@ class ScaledDot(Unit):
         largest = p.add.largest(m, cut, products)
         is_nan = cut("products", a.is_nan | b.is_nan, "is_nan")
         special = through(cut, to_largest[1:], specials(m, products, is_nan, "specials"), "specials")
-        products = [through(cut, to_largest[1:], one, f"product{lane}") for lane, one in enumerate(products)]
+        # Flags have told what they know; of a memory nothing is trimmed that is stored.
+        layout = number_layout(p.pair)
+        products = [data.View(layout, through(cut, to_largest[1:], one.as_value()[:layout.size], f"product{lane}"))
+                    for lane, one in enumerate(products)]
         scales = through(cut, to_largest, scales, "scales")
         if p.addend:
             c = through(cut, to_largest, c, "c")
         valid = through(cut, to_largest, valid, "valid", reset_less=False)
 
         if beats > 1:
-            shape = data.ArrayLayout(products[0].shape(), p.lanes)
+            shape = data.ArrayLayout(layout, p.lanes)
             m.submodules.replay = replay = BlockReplay(shape, beats)
             m.d.comb += [replay.w_valid.eq(valid), replay.w_data.eq(Cat(*products))]
             special = specials_over_beats(m, special, replay.w_is_first, beats, valid, "specials")

@@ -103,6 +103,70 @@ def test_pieces_and_jobs_make_no_difference(folder, mxforge, monkeypatch):
     assert (folder / "d.npy").read_bytes() == (folder / "e.npy").read_bytes()
 
 
+@pytest.mark.parametrize(("element", "rule", "tile"), [("e4m3", "rceil", (2, 2)), ("e2m1", "floor", (1, 64))])
+def test_d_as_mx(folder, mxforge, element, rule, tile):
+    """40 columns fill two blocks; a tile of 64 columns makes both at once."""
+    a, b, c = matrices()
+    rng = np.random.default_rng(12)
+    b, c = np.concatenate([b, rng.standard_normal((70, 31)).astype(np.float32)], axis=1), np.append(c, rng.standard_normal(31))
+    np.save("wide.npy", b)
+    np.save("row.npy", c.astype(np.float32))
+    common = "--c", "row.npy", "--scale-rule", rule
+    status, out, error = mxforge("matmul", "a.npy", "wide.npy", "-o", "d.npz", *common, "--requantize", element,
+                                 "--rows", tile[0], "--columns", tile[1])
+    assert (status, error) == (0, "")
+    assert f"d.npz: 5 x 40, K = 70; e4m3, fp32_fused, D as {element}; 600 block pairs in " in out
+    with np.load("d.npz") as d:
+        assert set(d.files) == {"scales", "codes"}
+        scales, codes = d["scales"], d["codes"]
+    assert mxforge("matmul", "a.npy", "wide.npy", "-o", "d.npy", *common)[0] == 0
+    wanted = mxgolden.quantize(np.pad(np.load("d.npy"), ((0, 0), (0, 24))), element=element, scale_rule=rule)
+    np.testing.assert_array_equal(scales, wanted[0])
+    np.testing.assert_array_equal(codes, wanted[1])
+    values = mxgolden.dequantize(codes, scales, element).view(np.float32)[:, :40].astype(np.float64)
+    exact = a.astype(np.float64) @ b + c.astype(np.float32)
+    sqnr = 10 * np.log10((exact ** 2).sum() / ((exact - values) ** 2).sum())
+    assert f"SQNR against float64: {sqnr:.2f} dB" in out and sqnr > (25 if element == "e4m3" else 12)
+    rows = 5 + -5 % tile[0]
+    assert f"{(rows + 64) * 3 * 33 + 5 * 2 * 33:,} bit patterns compared with golden, 0 mismatches" in out
+
+
+def test_d_as_mx_in_pieces(folder, mxforge, monkeypatch):
+    """A row of A with a NaN makes NaN blocks, filled up or not."""
+    a = matrices()[0]
+    a[2, 69] = np.nan
+    np.save("a.npy", a)
+    np.save("wide.npy", np.random.default_rng(13).standard_normal((70, 100)).astype(np.float32))
+    line = "matmul", "a.npy", "wide.npy", "--requantize", "e5m2", "-o"
+    assert mxforge(*line, "d.npz")[0] == 0
+    monkeypatch.setattr(matmul, "BEATS", 1)
+    status, out, _ = mxforge(*line, "e.npz", "--jobs", "3")
+    assert status == 0 and "0 mismatches" in out
+    with np.load("d.npz") as d, np.load("e.npz") as e:
+        assert d["codes"].shape == (5, 128) and d["scales"].shape == (5, 4)
+        assert (d["scales"][2] == 255).all() and (np.delete(d["scales"], 2, 0) < 255).all()
+        for name in "scales", "codes":
+            np.testing.assert_array_equal(d[name], e[name])
+
+
+def test_a_planted_mismatch_of_d_as_mx_is_found(folder, mxforge, monkeypatch):
+    right = mxgolden.quantize
+
+    def wrong(*arguments, **options):
+        scales, codes = right(*arguments, **options)
+        scales[0, 0] ^= 1
+        codes[1, 33] ^= 1
+        return scales, codes
+
+    np.save("wide.npy", np.random.default_rng(13).standard_normal((70, 40)).astype(np.float32))
+    monkeypatch.setattr(mxgolden, "quantize", wrong)
+    status, out, error = mxforge("matmul", "a.npy", "wide.npy", "-o", "d.npz", "--requantize", "e4m3")
+    assert status == 1
+    # Three rows of tiles, the last of one row.
+    assert error.startswith("mxforge: 5 bit patterns differ from golden, first D, row 0, block 0: the matmul_layer gives 0x")
+    assert "5 mismatches" in out
+
+
 def test_what_is_not_finite_is_told(folder, mxforge):
     a, _, c = matrices()
     a[1, 3], a[1, 40], c[4] = np.nan, -np.inf, np.inf
@@ -178,6 +242,9 @@ def test_a_planted_mismatch_of_a_quantizer_is_found(folder, mxforge, monkeypatch
     ("a.npy b.npy -o d.npy --b-element fp32", "b_element must be one of e4m3, e5m2, "),
     ("a.npy b.npy -o d.npy --accumulation fp64", "accumulation must be one of exact, fp32_fused, fp32_chain, blackwell, not"),
     ("a.npy b.npy -o d.npy --scale-rule ocp", "scale_rule must be one of rceil, floor, "),
+    ("a.npy b.npy -o d.npz --requantize fp32", "d_element must be one of e4m3, e5m2, "),
+    ("a.npy b.npy -o d.npy --requantize e4m3", "-o must be an .npz file with --requantize, for scales and codes, not d.npy\n"),
+    ("a.npy b.npy -o d.npz --requantize e4m3 --columns 3", "columns must be a power of two where D is quantized, not 3\n"),
     ("a.npy b.npy -o d.npy --rows 0", "rows must be 1 to 64, not 0"),
     ("a.npy b.npy -o d.npy --rows two", "Invalid value for '--rows': 'two' is not a valid integer."),
     ("a.npy b.npy -o d.npy --jobs 0", "Invalid value for '--jobs': 0 is not in the range x>=1."),

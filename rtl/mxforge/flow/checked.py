@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from ..emit import emit
-from ..pipeline import Streamed
+from ..pipeline import streamed
 from . import player
 
 __all__ = ["Checked", "Comparison"]
@@ -37,7 +37,7 @@ class Comparison:
 class Checked:
     """A unit's Verilog, being built in ``pool`` to be played, beside its golden."""
     def __init__(self, component, name, build_dir, pool):
-        text, self.manifest = emit(Streamed(component), name)
+        text, self.manifest = emit(streamed(component), name)
         self._golden = importlib.import_module(f"mxgolden.{self.manifest['unit']}")
         self._player = pool.submit(player.build, text, self.manifest, build_dir)
 
