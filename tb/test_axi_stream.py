@@ -81,7 +81,7 @@ def test_bench_of_other_styles(simulate, style):
 
 
 @each_configuration
-@pytest.mark.parametrize("stalls", [None, 1], ids=["full_speed", "stalls"])
+@pytest.mark.parametrize("stalls", [pytest.param(None, marks=pytest.mark.slow), 1], ids=["full_speed", "stalls"])
 def test_volume(verify, unit, options, stalls):
     verify(catalog.UNITS[unit](**options), 20_000, axi=True, stalls=stalls)
 

@@ -19,8 +19,11 @@ from mxforge.errors import MxforgeError
 from mxforge.flow import player
 
 each_entry = pytest.mark.parametrize("entry", [pytest.param(entry, id=name) for name, entry in catalog.ENTRIES.items()])
-each_style = pytest.mark.parametrize("style", [{"reset": "sync", "init": True}, {"reset": "async", "init": False}],
-                                     ids=["fpga", "asic"])
+FPGA, ASIC = {"reset": "sync", "init": True}, {"reset": "async", "init": False}
+# For ASICs each unit; its other entries are slow.
+each_style = pytest.mark.parametrize(("entry", "style"), [
+    pytest.param(entry, style, id=f"{name}-{label}", marks=pytest.mark.slow if style is ASIC and name not in catalog.UNITS else ())
+    for name, entry in catalog.ENTRIES.items() for label, style in (("fpga", FPGA), ("asic", ASIC))])
 
 
 def written(entry, folder, **style):
@@ -49,7 +52,6 @@ def check_payloads(manifest):
         assert end in (0, port["width"])
 
 
-@each_entry
 @each_style
 def test_tools_accept_the_verilog_and_find_its_contract(entry, style, tmp_path):
     text, manifest, path = written(entry, tmp_path, **style)
@@ -75,7 +77,6 @@ def test_lint_complains(tmp_path):
         verilator.lint([path], "broken")
 
 
-@each_entry
 @pytest.mark.skipif(shutil.which("iverilog") is None, reason="Icarus is not installed (apt-get install iverilog)")
 @each_style
 def test_icarus_accepts_it(entry, style, tmp_path):

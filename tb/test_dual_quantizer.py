@@ -3,6 +3,7 @@ import itertools
 
 import numpy as np
 import pytest
+from depths import depths
 
 from mxforge.dual_quantizer import DualQuantizer
 from mxforge.formats import ELEMENTS, WIDES
@@ -68,13 +69,14 @@ def test_cover_is_one():
         assert not missing, f"{a}, {b}: {missing}"
 
 
-@pytest.mark.parametrize(("block_size", "stages"), [
-    *((8, n) for n in range(0, 10)),
-    *((4, n) for n in (0, 1, 3, 7, 8)),
-    *((2, n) for n in (0, 1, 6)),
-])
-def test_every_depth(verify, block_size, stages):
+@pytest.mark.parametrize("stages", depths(9))
+def test_every_depth(verify, stages):
     """With idle and back-pressure: tiles that wait for each other, and that come without a gap."""
+    check(verify, {"source": "bf16", "block_size": 8, "stages": stages}, 8_000, stalls=stages)
+
+
+@pytest.mark.parametrize(("block_size", "stages"), [(4, 0), (4, 3), (4, 8), (2, 0), (2, 1), (2, 6)])
+def test_depths_of_small_tiles(verify, block_size, stages):
     check(verify, {"source": "bf16", "block_size": block_size, "stages": stages}, 8_000, stalls=stages)
 
 

@@ -2,6 +2,7 @@
 import golden_reference as reference
 import numpy as np
 import pytest
+from depths import depths
 
 import mxgolden.fp32_multiplier
 from mxbench.bench import compare
@@ -9,7 +10,7 @@ from mxbench.stimulus import fp32_multiplier as stimulus
 from mxforge.fp32_multiplier import FP32Multiplier
 from mxforge.pipeline import Streamed
 
-DEPTHS = range(len(FP32Multiplier.CUTS) + 1)
+DEPTHS = depths(len(FP32Multiplier.CUTS))
 
 
 @pytest.mark.parametrize(("lanes", "stages"), [(1, 0), (4, 8)])

@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 from amaranth import *
 from amaranth.lib import data, wiring
+from depths import depths
 
 import mxgolden
 from mxbench import bench
@@ -87,13 +88,13 @@ def test_under_stalls(verify):
     verify(MatmulLayer(rows=1, columns=1, accumulation="exact", slots=3, **SMALL), 4_000, stalls=7, axi=True)
 
 
-@pytest.mark.parametrize("columns", [2, 4])
-def test_every_depth_of_the_quantizers(verify, columns):
-    most = quantizer_cuts(columns=columns, **SMALL)
-    for stages in range(most + 1):
-        layer = MatmulLayer(rows=1, columns=columns, accumulation="exact", window=40, quantizer_stages=stages, **SMALL)
-        verify(layer, 1_000)
-        assert layer.latency == 1 + 2 + stages + (columns < 4) + 2
+@pytest.mark.parametrize(("columns", "stages"), [
+    pytest.param(columns, *one.values, marks=one.marks)
+    for columns in (2, 4) for one in depths(quantizer_cuts(columns=columns, **SMALL))])
+def test_every_depth_of_the_quantizers(verify, columns, stages):
+    layer = MatmulLayer(rows=1, columns=columns, accumulation="exact", window=40, quantizer_stages=stages, **SMALL)
+    verify(layer, 1_000)
+    assert layer.latency == 1 + 2 + stages + (columns < 4) + 2
 
 
 def test_two_layers_chain(play):
@@ -234,7 +235,8 @@ def test_contract_tells_blocks_of_the_inputs_from_those_of_d():
     assert lines[0] == "A block takes 2 input beats, counted from reset."
     assert "A block's last input beat gives 4 output beats if it has last and completes what they need." in lines
     assert "4 products that are delivered one after the other make a block of each of D's rows." in lines
-    assert any("that transfers an input beat that gives output beats to the edge at which its first output beat" in x for x in lines)
+    assert any("that transfers an input beat that gives output beats to the edge at which its first output beat" in x
+               for x in lines)
 
 
 @pytest.mark.parametrize(("parameters", "message"), [

@@ -4,6 +4,7 @@ import itertools
 import golden_reference as reference
 import numpy as np
 import pytest
+from depths import depths
 from side_by_side import SideBySide
 
 import mxgolden.tensor_dequantizer
@@ -38,7 +39,7 @@ def test_volume(verify, element, target, overflow):
 
 
 @pytest.mark.parametrize("multiplier", ["fp32", "trimmed"])
-@pytest.mark.parametrize("stages", range(len(TensorDequantizer.CUTS) + 1))
+@pytest.mark.parametrize("stages", depths(len(TensorDequantizer.CUTS)))
 def test_every_depth(verify, multiplier, stages):
     unit = TensorDequantizer(element="e5m2", target="bf16", multiplier=multiplier, lanes=3, stages=stages)
     verify(unit, 20_000, streamed=False)

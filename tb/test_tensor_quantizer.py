@@ -4,6 +4,7 @@ import itertools
 import golden_reference as reference
 import numpy as np
 import pytest
+from depths import depths
 
 import mxgolden.tensor_quantizer
 from mxbench.bench import compare
@@ -13,7 +14,7 @@ from mxforge.pipeline import Streamed
 from mxforge.tensor_quantizer import FP8, TensorQuantizer
 
 CHOICES = list(itertools.product(WIDES, FP8, ("saturate", "ieee")))
-DEPTHS = range(len(TensorQuantizer.CUTS) + 1)
+DEPTHS = depths(len(TensorQuantizer.CUTS))
 
 
 @pytest.mark.parametrize("options", [

@@ -364,6 +364,7 @@ def build(text, manifest, build_dir):
                 verilator.run_tool(
                     [tools.verilator, "--cc", "--exe", "--build", "--top-module", manifest["name"], "--prefix", "Vtop",
                      "-Mdir", folder / "obj_dir", "-o", "player", *flags, "-LDFLAGS", library,
+                     "-CFLAGS", f"-include {library.with_name('model.h')}",
                      verilog, folder / "player.cpp"], env=env, cwd=folder)
                 (folder / "built").touch()
         return folder / "obj_dir" / "player"
