@@ -235,8 +235,7 @@ def test_contract_tells_blocks_of_the_inputs_from_those_of_d():
     assert lines[0] == "A block takes 2 input beats, counted from reset."
     assert "A block's last input beat gives 4 output beats if it has last and completes what they need." in lines
     assert "4 products that are delivered one after the other make a block of each of D's rows." in lines
-    assert any("that transfers an input beat that gives output beats to the edge at which its first output beat" in x
-               for x in lines)
+    assert any("that transfers an input beat that gives output beats to the edge at which its first" in line for line in lines)
 
 
 @pytest.mark.parametrize(("parameters", "message"), [
