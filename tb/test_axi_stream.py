@@ -80,7 +80,10 @@ def test_bench_of_other_styles(simulate, style):
     simulate(AxiStream(core), "quantizer_axis", blocks=300, **style)
 
 
-@each_configuration
+# Small ones first; those with their defaults are slow.
+@pytest.mark.parametrize(("unit", "options"), [
+    pytest.param(unit, options, id="-".join(map(str, (unit, *options.values()))), marks=() if options else pytest.mark.slow)
+    for unit, options in CONFIGURATIONS])
 @pytest.mark.parametrize("stalls", [pytest.param(None, marks=pytest.mark.slow), 1], ids=["full_speed", "stalls"])
 def test_volume(verify, unit, options, stalls):
     verify(catalog.UNITS[unit](**options), 20_000, axi=True, stalls=stalls)

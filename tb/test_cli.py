@@ -90,7 +90,7 @@ RUN = "run dequantizer --in {} -o r.npz"
     ("emit dequantizer --stages 9", "stages must be 0 to 4 (sums, result, elements, shifted), not 9"),
     ("emit dequantizer --lane 8", "no option --lane; did you mean --lanes?"),
     ("emit dequantizer --block-size 8", "no option --block-size; see --help"),
-    ("emit packer --bare", "packer has no bare core: its outputs come when the data says, between streams"),
+    ("emit packer --bare", "packer has no bare core: it is between streams by itself"),
     ("emit dequantizer extra", "Got unexpected extra argument (extra)"),
     ("emit dequantizer --lanes", "Option '--lanes' requires an argument."),
     ("emit dequantizer --reset maybe", "Invalid value for '--reset': 'maybe' is not one of 'sync', 'async'."),
