@@ -25,18 +25,17 @@ def verified(request):
 
 @pytest.fixture
 def simulate(request, verified):
-    """``simulate(component, name)``: emit, build once, and run the benches of ``mxbench.bench`` and the cocotb tests of the
-    calling test's own module.
+    """``simulate(component, name)``: emit, build once, and run the benches of ``mxbench.bench`` (of ``mxbench.axi_stream``, if
+    it is one) and the cocotb tests of the calling test's own module.
     """
     from mxbench.runner import run as run_benches
     from mxforge.emit import emit
 
-    modules = ["mxbench.bench"]
-    if "@cocotb." in inspect.getsource(request.module):
-        modules.append(request.module.__name__)
+    own = [request.module.__name__] if "@cocotb." in inspect.getsource(request.module) else []
 
-    def run(component, name, *, blocks=None):
-        text, manifest = emit(component, name)
+    def run(component, name, *, blocks=None, **style):
+        text, manifest = emit(component, name, **style)
+        modules = ["mxbench.axi_stream" if manifest["axi"] else "mxbench.bench", *own]
         run_dir = SIM_BUILD / "runs" / f"{request.module.__name__}-{request.node.name}"
         run_dir.mkdir(parents=True, exist_ok=True)
         verilog, contract, log = run_dir / f"{name}.v", run_dir / "manifest.json", run_dir / "sim.log"
@@ -74,43 +73,51 @@ def _unit_of(core):
 
 @pytest.fixture
 def verify(sim_build, verified):
-    """``verify(core, blocks)``: so many blocks of the unit's stimulus through its Verilog by the C++ player, between streams
-    or, without ``streamed``, bare; compares with golden, and returns how often each class of the stimulus was hit.
+    """``verify(core, blocks)``: so many blocks of the unit's stimulus through its Verilog by the C++ player, between streams,
+    with ``axi`` those of AXI, or, without ``streamed``, bare; compares with golden, and returns how often each class of the
+    stimulus was hit.
 
     At full speed latency and interval must be the declared ones; ``stalls`` is a seed for idle inputs and back-pressure.
     ``mixed`` times more blocks are made of the stimulus by dealing each item's values anew among the rows (but for marks,
     whose order has a meaning).
     """
     from mxbench.bench import compare
+    from mxbench.manifest import bounds, with_marks
+    from mxforge.axi_stream import AxiStream
     from mxforge.emit import emit
     from mxforge.flow import player
-    from mxforge.pipeline import Streamed
+    from mxforge.pipeline import streamed as between_streams
 
-    def run(core, blocks, *, streamed=True, stalls=None, mixed=0):
+    def run(core, blocks, *, streamed=True, axi=False, stalls=None, mixed=0):
         unit = _unit_of(core)
         stimulus = importlib.import_module(f"mxbench.stimulus.{unit}")
         golden = importlib.import_module(f"mxgolden.{unit}")
         parameters = asdict(core.parameters)
         rng = np.random.default_rng(blocks)
         first = stimulus.blocks(parameters, blocks, rng)
-        text, manifest = emit(Streamed(core) if streamed else core, unit)
+        text, manifest = emit(AxiStream(core) if axi else between_streams(core) if streamed else core, unit)
         machine = player.build(text, manifest, sim_build)
         hits = Counter()
         for n in range(1 + mixed):
             inputs = first if n == 0 else {
                 name: array if name in ("first", "last") else rng.permuted(array, axis=0) for name, array in first.items()}
             expected = golden.expected(parameters, inputs)
+            if n == 0:
+                hits = stimulus.classes(parameters, inputs, expected)
+            if axi:
+                inputs, expected = with_marks(manifest, inputs, expected, rng)
             got = machine.play(inputs, stalls=stalls)
             compare(got, expected, inputs)
             # Where an input doesn't always give an output, it is the last one's that is measured.
             is_measured = stalls is None and ("last" not in inputs or bool(inputs["last"][-1]))
             if is_measured:
-                assert (machine.last.latency, machine.last.interval) == (manifest["latency"], manifest["interval"])
-            if n == 0:
-                hits = stimulus.classes(parameters, inputs, expected)
+                least, most = bounds(manifest["latency"])
+                assert least <= machine.last.latency <= most
+                least, most = bounds(manifest["interval"])
+                assert least <= machine.last.interval <= most
             verified(unit, configuration=repr(core.parameters), blocks=blocks, values=sum(array.size for array in got.values()),
-                     latencies=int(n == 0 and is_measured),
-                     classes=hits if n == 0 else {})
+                     latencies=int(n == 0 and is_measured), classes=hits if n == 0 else {},
+                     rate=("full" if stalls is None else "stalled", machine.last.input_rate))
         return hits
 
     return run
@@ -149,7 +156,8 @@ def verify_together(play, verified):
 
 def _facts(reports):
     """By unit: sums of what `verified` recorded, of passed tests."""
-    units = defaultdict(lambda: {"counts": Counter(), "classes": Counter(), "configurations": set(), "exhausted": []})
+    units = defaultdict(lambda: {"counts": Counter(), "classes": Counter(), "configurations": set(), "exhausted": [],
+                                 "measured": [], "full": [], "stalled": []})
     for report in reports:
         for name, fact in getattr(report, "user_properties", ()):
             if name != "verified":
@@ -162,7 +170,17 @@ def _facts(reports):
                 unit["configurations"].add(fact["configuration"])
             if "exhausted" in fact:
                 unit["exhausted"].append((fact["exhausted"], fact["values"]))
+            if "measured" in fact:
+                unit["measured"].append(fact["measured"])
+            if "rate" in fact:
+                kind, rate = fact["rate"]
+                unit[kind].append(rate)
     return dict(sorted(units.items()))
+
+
+def _range(rates):
+    low, high = (f"{end(rates, default=0):.2f}" for end in (min, max))
+    return high if low == high else f"{low}-{high}"
 
 
 def pytest_terminal_summary(terminalreporter):
@@ -172,16 +190,20 @@ def pytest_terminal_summary(terminalreporter):
         return
     say = terminalreporter.write_line
     terminalreporter.section("verified against golden, 0 bits differ")
-    say(f"{'unit':17}{'configurations':>15}{'blocks':>13}{'values':>15}{'latency measured':>18}{'cocotb tests':>14}"
-        f"{'classes':>9}")
+    say("Beats a cycle, at full speed and under stalls on both sides, are of the input.")
+    say(f"{'unit':18}{'configurations':>15}{'blocks':>13}{'values':>15}{'latency measured':>18}{'cocotb tests':>14}{'classes':>9}"
+        f"{'beats a cycle':>15}{'stalled':>11}")
     lines = []
     for name, facts in units.items():
         counts = facts["counts"]
-        say(f"{name:17}{len(facts['configurations']):15,}{counts['blocks']:13,}{counts['values']:15,}{counts['latencies']:18,}"
-            f"{counts['benches']:14,}{len(facts['classes']):9}")
+        full, stalled = _range(facts["full"]), _range(facts["stalled"])
+        say(f"{name:18}{len(facts['configurations']):15,}{counts['blocks']:13,}{counts['values']:15,}{counts['latencies']:18,}"
+            f"{counts['benches']:14,}{len(facts['classes']):9}{full:>15}{stalled:>11}")
         lines += [f"{name}: {counts['blocks']:,} blocks of {len(facts['configurations'])} configurations, {counts['values']:,} "
-                  f"values compared, 0 differ; latency measured as declared in {counts['latencies']} plays and benches"]
+                  f"values compared, 0 differ; latency measured as declared in {counts['latencies']} plays and benches; input "
+                  f"beats a cycle {full} at full speed, {stalled} with stalls"]
         lines += [f"    exhausted: {what}, {values:,} values" for what, values in sorted(facts["exhausted"])]
+        lines += [f"    measured: {what}" for what in sorted(facts["measured"])]
         lines += [f"{hits:12,} x {what}" for what, hits in facts["classes"].items()]
     SUMMARY.parent.mkdir(exist_ok=True)
     SUMMARY.write_text("\n".join(lines) + "\n")

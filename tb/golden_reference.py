@@ -214,6 +214,15 @@ def add_fp32(a, b):
     return _bits(_sum([wide_value(a, "fp32"), wide_value(b, "fp32")]), "fp32")
 
 
+def multiply(a, b, a_format, b_format, target):
+    """IEEE multiplication of bits of two wide formats, into a third."""
+    exact = _product(wide_value(a, a_format), wide_value(b, b_format))
+    signs = [code >> sum(WIDE[name]) for code, name in ((a, a_format), (b, b_format))]
+    if exact == 0 and signs[0] != signs[1]:
+        return 1 << sum(WIDE[target])
+    return _bits(exact, target)
+
+
 def _operand_exponent(code, element):
     """Exponent under which a multiplier sees an operand: subnormals share that of the smallest normal."""
     if element == "mxint8":

@@ -6,7 +6,17 @@ import pytest
 from amaranth.hdl import Const, Module, Signal, signed
 from amaranth.sim import Simulator
 
-from mxforge.arith import count_leading_zeros, normalize, shift_left, shift_right_sticky, tree_max, tree_sum
+from mxforge.arith import (
+    count_leading_zeros,
+    exchange,
+    normalize,
+    select,
+    shift_left,
+    shift_right_sticky,
+    thermometer,
+    tree_max,
+    tree_sum,
+)
 from mxforge.round import round_up_to_nearest_even, split
 
 
@@ -42,6 +52,19 @@ def test_normalize(width):
             assert shifted == 0
 
 
+@pytest.mark.parametrize("count", [1, 2, 3, 5, 6, 8])
+def test_select(count):
+    """Beyond the end, the last."""
+    for (index,), (value,) in evaluate([3], lambda m, i: select(m, (Const(10 + n, 8) for n in range(count)), i)):
+        assert value == 10 + min(index, count - 1)
+
+
+@pytest.mark.parametrize("width", [1, 2, 3, 5])
+def test_thermometer(width):
+    for (amount,), (ones,) in evaluate([width], thermometer):
+        assert ones == (1 << amount) - 1
+
+
 @pytest.mark.parametrize("width", [1, 2, 3, 5, 8])
 def test_count_leading_zeros(width):
     for (value,), (zeros,) in evaluate([width], count_leading_zeros):
@@ -71,6 +94,13 @@ def test_trees(count):
 @pytest.mark.parametrize(("count", "shape", "width"), [(32, 8, 13), (33, 8, 14), (32, signed(37), 42)])
 def test_tree_sum_is_no_wider_than_exact(count, shape, width):
     assert len(tree_sum([Signal(shape) for _ in range(count)])) == width
+
+
+@pytest.mark.parametrize("count", [2, 4, 8])
+def test_exchange(count):
+    index_width = (count - 1).bit_length()
+    for (*values, index), places in evaluate([1] * count + [index_width], lambda m, *v: tuple(exchange(m, v[:-1], v[-1]))):
+        assert list(places) == [values[k ^ index] for k in range(count)]
 
 
 @pytest.mark.parametrize("places", [0, 1, 2, 4])

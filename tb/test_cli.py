@@ -43,6 +43,7 @@ def folder(tmp_path):
     np.savez(tmp_path / "misnamed.npz", scales=vectors()["scale"], elements=vectors()["elements"])
     np.savez(tmp_path / "narrow.npz", **vectors(lanes=16))
     np.savez(tmp_path / "float.npz", scale=vectors()["scale"], elements=vectors()["elements"].astype(np.float32))
+    np.savez(tmp_path / "unended.npz", **vectors(), tlast=np.zeros(100, np.uint8))
     np.savez(tmp_path / "short.npz", scale=vectors()["scale"][:-1], elements=vectors()["elements"])
     np.savez(tmp_path / "object.npz", scale=np.array([{}]), elements=vectors()["elements"])
     np.save(tmp_path / "one.npy", vectors()["scale"])
@@ -89,6 +90,7 @@ RUN = "run dequantizer --in {} -o r.npz"
     ("emit dequantizer --stages 9", "stages must be 0 to 4 (sums, result, elements, shifted), not 9"),
     ("emit dequantizer --lane 8", "no option --lane; did you mean --lanes?"),
     ("emit dequantizer --block-size 8", "no option --block-size; see --help"),
+    ("emit packer --bare", "packer has no bare core: it is between streams by itself"),
     ("emit dequantizer extra", "Got unexpected extra argument (extra)"),
     ("emit dequantizer --lanes", "Option '--lanes' requires an argument."),
     ("emit dequantizer --reset maybe", "Invalid value for '--reset': 'maybe' is not one of 'sync', 'async'."),
@@ -97,6 +99,7 @@ RUN = "run dequantizer --in {} -o r.npz"
     ("emit dequantizer -o mine", "mine has files that mxforge did not emit; -o must be a new or an empty directory"),
     ("emit dequantizer -o file", "file is a file; -o must be a directory"),
     ("emit dequantizer -o file/below", "file is a file; -o must be a directory"),
+    ("emit dequantizer --bare --axi", "--bare and --axi exclude each other"),
     ("run dequantizer -o r.npz", "Missing option '--in'."),
     (RUN.format("missing.npz"), "missing.npz: No such file or directory"),
     (RUN.format("text.npz"), "text.npz must be an .npz file of arrays, as numpy.savez writes it"),
@@ -107,6 +110,10 @@ RUN = "run dequantizer --in {} -o r.npz"
     (RUN.format("float.npz"), "elements must be unsigned integers (bit patterns, uint8), not float32"),
     (RUN.format("short.npz"), "inputs must have as many rows each, not scale 99, elements 100"),
     (RUN.format("good.npz") + " --waves w.gtk", "waves must be a .fst or .vcd file, not w.gtk"),
+    (RUN.format("narrow.npz") + " --axi", "elements must have the shape (N, 32), not (100, 16)"),
+    (RUN.format("misnamed.npz") + " --axi",
+     "inputs must be scale (N) of 8 bits, elements (N, 32) of 8 bits, tlast (N, 1) of 1 bit, not elements, scales, tlast"),
+    (RUN.format("unended.npz") + " --axi", "tlast must have the shape (N, 1), not (100,)"),
     ("run dequantizer --in good.npz -o none/r.npz", "none/r.npz can't be written: there is no directory none"),
     (RUN.format("cut.npz"), "cut.npz must be an .npz file of arrays, as numpy.savez writes it"),
     (RUN.format("header.npz"), "header.npz must be an .npz file of arrays, as numpy.savez writes it"),
@@ -189,12 +196,26 @@ def test_emit(mxforge, tmp_path):
     assert not manifest["streamed"] and manifest["parameters"]["lanes"] == 1 and manifest["parameters"]["target"] == "bf16"
 
 
-def test_header_names_the_command_that_writes_it(mxforge, tmp_path):
-    mxforge("emit", "dequantizer_e2m1_fp16", "-o", "a", "--no-init")
-    text = (tmp_path / "a/dequantizer_e2m1_fp16.v").read_text()
+def test_emit_of_axi_streams(mxforge, tmp_path):
+    assert mxforge("emit", "--axi", "dequantizer", "--lanes", "1", "--reset", "async")[0] == 0
+    manifest = json.loads((tmp_path / "dequantizer/dequantizer.json").read_text())
+    assert manifest["axi"] and list(manifest["ports"])[:3] == ["aclk", "aresetn", "s_axis_tvalid"]
+    assert "negedge" not in (text := (tmp_path / "dequantizer/dequantizer.v").read_text()) and "posedge rst" in text
+    # A bare entry and an AXI one, made another.
+    assert mxforge("emit", "dequantize1_fp32", "--axi", "-o", "a")[0] == 0
+    assert json.loads((tmp_path / "a/dequantize1_fp32.json").read_text())["axi"]
+    assert mxforge("emit", "dequantizer_axis", "--bare", "--lanes", "1", "-o", "b")[0] == 0
+    manifest = json.loads((tmp_path / "b/dequantizer_axis.json").read_text())
+    assert not manifest["axi"] and not manifest["streamed"]
+
+
+@pytest.mark.parametrize("entry", ["dequantizer_e2m1_fp16", "dequantizer_axis"])
+def test_header_names_the_command_that_writes_it(entry, mxforge, tmp_path):
+    mxforge("emit", entry, "-o", "a", "--no-init", "--lanes", "2")
+    text = (tmp_path / f"a/{entry}.v").read_text()
     command = text.partition("\n")[0].partition("mxforge emit ")[2]
     assert mxforge("emit", *command.split(), "-o", "b")[0] == 0
-    assert (tmp_path / "b/dequantizer_e2m1_fp16.v").read_text() == text
+    assert (tmp_path / f"b/{entry}.v").read_text() == text
 
 
 def test_emitting_again_replaces_what_was_emitted_only(mxforge, tmp_path):
@@ -228,11 +249,42 @@ def test_run(folder, mxforge):
         np.testing.assert_array_equal(results["values"], expected["values"])
 
 
+def test_run_of_packets(folder, mxforge):
+    """Rows out are not rows in: packets of 100 and 3 blocks over a bus of 16 bytes, and the whole beats of 5 that nothing ends."""
+    np.savez(folder / "blocks.npz", **vectors(108), last=(np.isin(np.arange(108), [99, 102])).astype(np.uint8))
+    for more in "", " --stalls 3":
+        status, out, error = mxforge(*f"run packer --in blocks.npz -o beats.npz --check{more}".split())
+        assert status == 0, error
+        beats = -(-3300 // 16) + -(-99 // 16) + 5 * 33 // 16
+        assert f"{beats} rows from 108" in out and "0 bits differ" in out
+    status, out, error = mxforge("run", "unpacker", "--in", "beats.npz", "-o", "back.npz", "--check")
+    assert status == 0, error
+    with np.load(folder / "blocks.npz") as blocks, np.load(folder / "back.npz") as back:
+        for name in "scale", "elements", "last":
+            np.testing.assert_array_equal(back[name][:103], blocks[name][:103])
+        assert not back["is_truncated"].any()
+
+
 def test_run_with_stalls_and_waves(folder, mxforge):
     line = "run dequantizer_e2m1_fp16 --lanes 32 --element e4m3 --in good.npz -o r.npz --check --stalls 7 --waves w.fst"
     status, _, error = mxforge(*line.split())
     assert status == 0, error
     assert (folder / "w.fst").stat().st_size > 1000
+
+
+def test_run_of_axi_streams(folder, mxforge):
+    line = "run quantizer --axi --source bf16 --element e2m1 --lanes 2 --block-size 8 --in {} -o r.npz --check --stalls 3"
+    rng = np.random.default_rng(1)
+    values = rng.integers(0, 1 << 16, (100, 8), dtype=np.uint16)
+    tlast = rng.integers(0, 2, (100, 4), dtype=np.uint8)
+    np.savez(folder / "plain.npz", values=values)
+    np.savez(folder / "marked.npz", values=values, tlast=tlast)
+    for name, wanted in ("plain", np.zeros(100)), ("marked", tlast[:, -1]):
+        status, out, error = mxforge(*line.format(f"{name}.npz").split())
+        assert status == 0 and "0 bits differ" in out, error
+        with np.load(folder / "r.npz") as results:
+            np.testing.assert_array_equal(results["tlast"][:, -1], wanted)
+            assert not results["tlast"][:, :-1].any()
 
 
 def test_run_says_where_golden_differs(folder, mxforge, monkeypatch):

@@ -8,6 +8,7 @@ import pytest
 
 from mxgolden import dequantize, dequantize_tensor, flushed_share, quantize, quantize_tensor, sqnr
 from mxgolden.formats import ELEMENTS
+from mxgolden.tensor_quantizer import tensor_factor
 
 
 def bits_of(value):
@@ -18,22 +19,22 @@ def slow(values, element):
     """Scale and codes by fractions."""
     exact = [reference.wide_value(bits_of(v), "fp32") for v in values]
     amax = max((abs(v) for v in exact if not isinstance(v, str)), default=Fraction(0))
-    scale = Fraction(1)
+    factor = Fraction(1)
     if amax:
-        largest = reference.ladder(element)[-2]
-        scale = reference.wide_value(reference.round_to_wide(amax / largest, "fp32"), "fp32") or reference.two_to(-149)
+        factor = reference.wide_value(reference.round_to_wide(reference.ladder(element)[-2] / amax, "fp32"), "fp32")
+        factor = reference.wide_value(0x7F7FFFFF, "fp32") if factor == "inf" else factor
     codes = []
     for value, number in zip(values, exact, strict=True):
         if not isinstance(number, str):
-            number = reference.wide_value(reference.round_to_wide(number / scale, "fp32"), "fp32")
+            number = reference.wide_value(reference.round_to_wide(number * factor, "fp32"), "fp32")
         codes.append(reference.round_to_element(number, int(np.signbit(value)), element, "saturate"))
-    return scale, codes
+    return reference.wide_value(reference.round_to_wide(1 / factor, "fp32"), "fp32"), codes
 
 
 @pytest.mark.parametrize("element", ELEMENTS)
 def test_quantize_tensor_equals_fractions(element):
     rng = np.random.default_rng(20)
-    for exponent in (0, -60, 90, -149, -140, -126):
+    for exponent in (0, -60, 90, -149, -140, -126, -118):
         with np.errstate(under="ignore"):
             x = np.ldexp(rng.standard_normal(40), exponent + rng.integers(-12, 3, 40)).astype(np.float32)
         x[3], x[4] = 0.0, -0.0
@@ -47,12 +48,31 @@ def test_quantize_tensor_equals_fractions(element):
             assert bits & 0x7FFFFFFF == reference.round_to_wide(abs(value), "fp32")
 
 
-def test_pieces_of_a_tensor_under_its_scale():
+def test_pieces_of_a_tensor_under_its_amax():
     x = np.random.default_rng(21).standard_normal(100).astype(np.float32)
     scale, codes = quantize_tensor(x)
-    pieces = [quantize_tensor(piece, scale=scale) for piece in np.split(x, [30, 31])]
+    pieces = [quantize_tensor(piece, amax=np.abs(x).max()) for piece in np.split(x, [30, 31])]
     assert {piece[0] for piece in pieces} == {scale}
     assert (np.concatenate([piece[1] for piece in pieces]) == codes).all()
+
+
+@pytest.mark.parametrize(("amax", "factor"), [
+    # Transformer Engine: 1 for an amax of 0 or one that isn't finite; the largest number where the quotient is infinite.
+    (0.0, 1.0),
+    (np.inf, 1.0),
+    (np.nan, 1.0),
+    (448.0, 1.0),
+    (1.0, 448.0),
+    (3.0, np.float32(448) / np.float32(3)),
+    (float(np.finfo(np.float32).max), np.float32(448) / np.finfo(np.float32).max),
+    (2.0**-119, 448 * 2.0**119),
+    (448 * 2.0**-128, np.finfo(np.float32).max),
+    (2.0**-126, np.finfo(np.float32).max),
+    (2.0**-149, np.finfo(np.float32).max),
+])
+def test_tensor_factor(amax, factor):
+    got = tensor_factor(amax)
+    assert got.dtype == np.float32 and got == np.float32(factor)
 
 
 def test_quantize_tensor_specials():
@@ -65,13 +85,16 @@ def test_quantize_tensor_specials():
     assert (scale, codes.tolist()) == (1.0, [0x7E, 0xFE, 0x7F, 0x38])
     assert dequantize_tensor(codes, scale).tolist() == [bits_of(448), bits_of(-448), 0x7FFFFFFF, bits_of(1)]
     assert quantize_tensor(x, "e2m1")[1].tolist() == [7, 15, 0, 0]
-    # The smallest subnormal as amax: the quotient is 0, the scale isn't.
-    scale, codes = quantize_tensor(np.array([2.0**-149], np.float32))
-    assert (float(scale), codes.tolist()) == (2.0**-149, [0x38])
+    # The factor of so small an amax would be infinite; the largest there is leaves the range to the element's bottom.
+    scale, codes = quantize_tensor(np.array([2.0**-126, 2.0**-130, 2.0**-149], np.float32))
+    assert (bits_of(scale), codes.tolist()) == (0x00200000, [0x48, 0x28, 0])
+    assert dequantize_tensor(codes, scale).tolist() == [0x00800000, 0x00080000, 0]
     with pytest.raises(ValueError, match="wanted one float32 scale, got float64"):
         dequantize_tensor(codes, 1.0)
     with pytest.raises(ValueError, match="wanted float32 or bit patterns in uint32"):
         quantize_tensor(np.zeros(2))
+    with pytest.raises(ValueError, match=r"wanted an amax of 0 or more, got -1\.0"):
+        quantize_tensor(x, amax=np.float32(-1))
 
 
 def test_block_scales_keep_what_one_scale_flushes():

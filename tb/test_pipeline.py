@@ -9,7 +9,7 @@ from amaranth.sim import Simulator
 
 from mxforge import parameters
 from mxforge.dequantizer import Dequantizer
-from mxforge.pipeline import Cuts, Streamed, chain, delay
+from mxforge.pipeline import Cuts, Streamed, burst, chain, delay
 from mxforge.unit import Unit
 
 LAYOUT = data.StructLayout({"number": 16})
@@ -137,3 +137,23 @@ def test_chain_compares_layouts():
     a, b = Streamed(Dequantizer(element="e4m3", target="fp16")), Streamed(Dequantizer(element="e4m3", target="bf16"))
     with pytest.raises(TypeError, match="Cannot connect"):
         chain(Module(), a.o, b)
+
+
+@pytest.mark.parametrize("beats", [2, 3, 8])
+def test_burst(beats):
+    m = Module()
+    start, runs = Signal(), Signal()
+    m.d.comb += runs.eq(burst(m, start, beats, name="remaining"))
+    gaps = [3, beats, beats, beats + 1, beats, 2 * beats]
+    starts = set(itertools.accumulate(gaps))
+
+    async def bench(ctx):
+        for cycle in range(sum(gaps) + 2 * beats):
+            ctx.set(start, cycle in starts)
+            assert ctx.get(runs) == any(cycle - n in starts for n in range(beats))
+            await ctx.tick()
+
+    simulator = Simulator(m)
+    simulator.add_clock(1e-6)
+    simulator.add_testbench(bench)
+    simulator.run()

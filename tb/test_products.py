@@ -10,7 +10,7 @@ from amaranth.sim import Simulator
 
 from mxforge.formats import ELEMENTS
 from mxforge.pipeline import Cuts, delay
-from mxforge.products import Pair, block_sum, block_sum_layout, front_cuts
+from mxforge.products import Operand, Pair, block_sum, block_sum_layout, front_cuts
 
 TYPES = {"e4m3": ml_dtypes.float8_e4m3fn, "e5m2": ml_dtypes.float8_e5m2, "e3m2": ml_dtypes.float6_e3m2fn,
          "e2m3": ml_dtypes.float6_e2m3fn, "e2m1": ml_dtypes.float4_e2m1fn}
@@ -29,7 +29,9 @@ class Front(wiring.Component):
     def elaborate(self, platform):
         m = Module()
         cut = Cuts(m, front_cuts(self.lanes), self.stages)
-        m.d.comb += self.sum.eq(block_sum(m, cut, self.pair, self.block_size, self.a, self.b, self.valid))
+        a = Operand.decoded(m, self.pair.a, Const(0, 8), self.a, "a")
+        b = Operand.decoded(m, self.pair.b, Const(0, 8), self.b, "b")
+        m.d.comb += self.sum.eq(block_sum(m, cut, self.pair, self.block_size, a, b, self.valid))
         # A clock even where no cut is taken.
         delay(m, self.valid, 1, name="clocked")
         return m

@@ -13,9 +13,11 @@ RTL = ROOT / "rtl" / "mxforge"
 TB = ROOT / "tb"
 # Tested where they are used: by every test, or by those of the units that are made of them.
 TESTED_ELSEWHERE = {
-    "blackwell": "test_scaled_dot", "cli": "test_cli", "emit": "test_catalog", "errors": "test_cli", "raw": "test_formats",
+    "blackwell": "test_scaled_dot", "cli": "test_cli", "emit": "test_catalog", "errors": "test_cli", "packing": "test_packer",
+    "raw": "test_formats",
     "round": "test_arith", "scaled_add": "test_scaled_dot", "unit": "test_catalog",
-    "flow/files": "test_cli", "flow/run": "test_cli", "flow/tables": "test_tree",
+    "flow/bundle": "flow/test_bundle", "flow/checked": "flow/test_demo", "flow/files": "test_cli", "flow/run": "test_cli",
+    "flow/tables": "test_tree",
 }
 
 

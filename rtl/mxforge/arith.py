@@ -1,7 +1,8 @@
 """Combinational arithmetic of exact shapes."""
 from amaranth import *
 
-__all__ = ["any_bit", "count_leading_zeros", "normalize", "shift_left", "shift_right_sticky", "tree_max", "tree_sum"]
+__all__ = ["any_bit", "count_leading_zeros", "exchange", "normalize", "select", "shift_left", "shift_right_sticky", "thermometer",
+           "tree_max", "tree_sum"]
 
 
 def _named(m, name, value):
@@ -29,6 +30,13 @@ def tree_max(m, values, cut=lambda level, n, value: value):
         pairs = [_named(m, "larger", Mux(a > b, a, b)) for a, b in zip(values[::2], values[1::2], strict=False)]
         values = [cut(level, n, value) for n, value in enumerate(pairs + values[len(values) & ~1:])]
     return values[0]
+
+
+def exchange(m, values, index):
+    """The values in another order: at place ``k`` that of place ``k ^ index``. They are a power of two; twice gives them back."""
+    for n, bit in enumerate(index):
+        values = [_named(m, "exchanged", Mux(bit, values[k ^ (1 << n)], value)) for k, value in enumerate(values)]
+    return values
 
 
 def any_bit(value):
@@ -72,3 +80,21 @@ def count_leading_zeros(m, value):
     width = len(value)
     zeros = normalize(m, value)[1]
     return Mux(value == 0, width, zeros)
+
+
+def select(m, values, index):
+    """Item ``index`` of ``values``, by a tree of multiplexers; beyond the end, the last."""
+    values = list(values)
+    values += values[-1:] * ((1 << len(index)) - len(values))
+    for bit in index:
+        values = [a if a is b else _named(m, "selected", Mux(bit, b, a)) for a, b in zip(values[::2], values[1::2], strict=True)]
+    return values[0]
+
+
+def thermometer(m, amount):
+    """As many ones as an unsigned ``amount`` says, from the lowest bit up: an all-ones amount fills the result."""
+    ones, *bits = amount
+    for bit in bits:
+        below = bit.replicate(len(ones))
+        ones = _named(m, "ones", Cat(ones | below, bit, ones & below))
+    return ones

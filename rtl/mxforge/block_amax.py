@@ -11,7 +11,7 @@ from .formats import WIDES
 from .pipeline import Cuts, delay
 from .unit import Unit
 
-__all__ = ["BlockAmax", "level_cuts", "magnitude_of", "running_max"]
+__all__ = ["BlockAmax", "finite_magnitude_of", "level_cuts", "magnitude_of", "running_max"]
 
 
 def magnitude_of(m, value, source, nan_policy):
@@ -23,6 +23,14 @@ def magnitude_of(m, value, source, nan_policy):
     ordered = Signal(len(magnitude), name="ordered")
     m.d.comb += ordered.eq(Mux(is_nan, 0, magnitude))
     return ordered
+
+
+def finite_magnitude_of(m, value, source):
+    """The magnitude bits of ``value``; zero for NaN and Inf."""
+    magnitude = value[:source.width - 1]
+    finite = Signal(len(magnitude), name="finite")
+    m.d.comb += finite.eq(magnitude & (~magnitude[source.mantissa_width:].all()).replicate(len(magnitude)))
+    return finite
 
 
 def level_cuts(lanes):

@@ -47,7 +47,8 @@ class _UnitCommand(click.Command):
     What the callback gets as ``entry`` is the catalogue's, with the options given put over its parameters.
     """
     def __init__(self, *args, params, **kwargs):
-        self._own = [*params, click.Option(["--bare"], is_flag=True, help="The core without streams.")]
+        self._own = [*params, click.Option(["--bare"], is_flag=True, help="The core without streams."),
+                     click.Option(["--axi"], is_flag=True, help="AXI4-Streams, with their port names.")]
         self._argument = click.Argument(["name"], metavar="NAME")
         super().__init__(*args, params=[self._argument, *self._own], **kwargs)
 
@@ -90,8 +91,11 @@ class _UnitCommand(click.Command):
         names = [field.name for field in fields(catalog.UNITS[entry.unit].Parameters)]
         given = {name: ctx.params.pop(name) for name in names}
         parameters = entry.parameters | {name: value for name, value in given.items() if value is not None}
-        bare, _ = ctx.params.pop("bare"), ctx.params.pop("name")
-        ctx.params["entry"] = replace(entry, parameters=parameters, streamed=entry.streamed and not bare)
+        bare, axi, _ = (ctx.params.pop(option) for option in ("bare", "axi", "name"))
+        if bare and axi:
+            raise MxforgeError("--bare and --axi exclude each other")
+        ctx.params["entry"] = replace(entry, parameters=parameters, streamed=(entry.streamed or axi) and not bare,
+                                      axi=(entry.axi or axi) and not bare)
         with _users_values():
             catalog.UNITS[entry.unit].Parameters(**parameters)
         return super().invoke(ctx)
@@ -205,14 +209,14 @@ def list_(as_json):
     entries = [(entry, emit.manifest_of(entry.component(), entry.name)) for entry in catalog.ENTRIES.values()]
     if as_json:
         units = {name: _described(unit) for name, unit in catalog.UNITS.items()}
-        facts = "name", "unit", "streamed", "parameters", "cadence", "latency", "interval", "beats"
+        facts = "name", "unit", "streamed", "axi", "parameters", "cadence", "latency", "interval", "beats"
         _print_json({"mxforge": __version__, "units": units,
                      "entries": [{fact: manifest[fact] for fact in facts} for _, manifest in entries]})
         return
     table = _table("entry", "ports", "latency", "interval", "configuration", wrapped=["configuration"])
     for entry, manifest in entries:
         other = [emit.option_of(name, value) for name, value in entry.parameters.items()]
-        table.add_row(entry.name, "streams" if entry.streamed else "bare", str(manifest["latency"]), str(manifest["interval"]),
+        table.add_row(entry.name, entry.ports, str(emit.extent(manifest["latency"])), str(emit.extent(manifest["interval"])),
                       " ".join([entry.unit, *other]) if entry.name != entry.unit else "")
     _print(table)
 
@@ -256,10 +260,12 @@ def formats(as_json):
 Examples:
   mxforge emit dequantizer --element e5m2 --target bf16
   mxforge emit quantizer --help
+  mxforge emit quantizer --axi --name my_quantizer
   mxforge emit scaled_dot --name my_dot --no-init --reset async -o ip/my_dot""")
 @click.option("-o", "--output", metavar="DIR", type=click.Path(path_type=Path), help="Directory to write.  [the module's name]")
 @click.option("--name", "module", metavar="MODULE", help="Name of the Verilog module.  [NAME]")
-@click.option("--reset", type=click.Choice(["sync", "async"]), default="sync", help="Kind of reset, active high.  [sync]")
+@click.option("--reset", type=click.Choice(["sync", "async"]), default="sync",
+              help="Kind of reset, active high (with --axi low).  [sync]")
 @click.option("--no-init", is_flag=True, help="No initial values of registers and memories, as ASIC flows want it.")
 @click.option("--force", is_flag=True, help="Replace files that were changed since they were emitted.")
 def emit(entry, output, module, reset, no_init, force):
@@ -325,6 +331,46 @@ def demo(weights, tensors, report, jobs, build_dir):
         raise MxforgeError(f"the demo needs {error.name}: pip install 'mxforge[demo]'") from None
 
     return demo.run(weights, tensors, build_dir, report, jobs)
+
+
+@cli.command(epilog="""\b
+Examples:
+  mxforge matmul A.npy B.npy -o D.npy --element e5m2
+  mxforge matmul x.npy model.safetensors:layer.weight --transpose-b --c model.safetensors:layer.bias -o D.npy
+  mxforge matmul A.npy B.npy --requantize e4m3 -o D.npz""")
+@click.argument("a", metavar="A")
+@click.argument("b", metavar="B")
+@click.option("-o", "--output", metavar="D.npy", type=click.Path(path_type=Path), required=True, help="The result to write, FP32.")
+@click.option("--requantize", metavar="FORMAT", help="Give D as MX of that element format: scales and codes, -o D.npz.")
+@click.option("--c", metavar="C", help="An addend: M x N, or N values for each row (a bias).")
+@click.option("--transpose-b", is_flag=True, help="B is stored as N x K, as the weights of a linear layer are.")
+@click.option("--element", metavar="FORMAT", default="e4m3", help="Element format (mxforge formats).  [e4m3]")
+@click.option("--a-element", metavar="FORMAT", help="Of A only.  [--element]")
+@click.option("--b-element", metavar="FORMAT", help="Of B only.  [--element]")
+@click.option("--scale-rule", metavar="RULE", help="How the quantizers choose scales.  [rceil]")
+@click.option("--accumulation", metavar="HOW", help="fp32_fused, fp32_chain, blackwell or exact.  [fp32_fused]")
+@click.option("--rows", metavar="N", type=int, help="Rows of the tile.  [2]")
+@click.option("--columns", metavar="N", type=int, help="Columns of the tile.  [2]")
+@click.option("--jobs", metavar="N", type=click.IntRange(1), help="How much is done at once.  [the machine's cores]")
+@_build_dir
+def matmul(output, build_dir, element, a_element, b_element, jobs, **options):
+    """Multiply matrices on the simulated hardware: D = A B + C.
+
+    A is M x K, B is K x N; both are quantized by the quantizer's Verilog in blocks along K and multiplied by the tile's. Each is a
+    file FILE.npy or a tensor FILE.safetensors:NAME of floats. D is compared with the golden model (status 1 if a bit differs) and
+    with float64. With --requantize it leaves the hardware in blocks along N, which a next product takes as its A.
+    """
+    try:
+        from .flow import matmul
+    except ModuleNotFoundError as error:
+        raise MxforgeError(f"mxforge matmul needs {error.name}: pip install 'mxforge[demo]'") from None
+
+    given = {name: value for name, value in options.items() if value is not None}
+    result = matmul.run(output=output, build_dir=build_dir, a_element=a_element or element, b_element=b_element or element,
+                        jobs=jobs, progress=_progress("{task.description}"), **given)
+    click.echo(result.summary)
+    if result.difference:
+        raise _DifferenceError(result.difference)
 
 
 @cli.command()

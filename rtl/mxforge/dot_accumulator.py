@@ -2,7 +2,8 @@
 from dataclasses import dataclass
 
 from amaranth import *
-from amaranth.lib import data, memory
+from amaranth.lib import data, memory, wiring
+from amaranth.lib.wiring import In, Out
 from amaranth.utils import bits_for
 
 from . import kulisch, parameters
@@ -10,13 +11,25 @@ from .arith import any_bit
 from .blackwell import TruncatedSum
 from .formats import BF16, E8M0, ELEMENTS, FP32
 from .pipeline import Cuts
-from .products import Pair, add_with_carry, block_sum, front_cuts, product, specials, specials_layout, through, tree_cuts
+from .products import (
+    Operand,
+    Pair,
+    add_with_carry,
+    block_sum,
+    element_layout,
+    front_cuts,
+    product,
+    specials,
+    specials_layout,
+    through,
+    tree_cuts,
+)
 from .raw import decode
 from .round import round_up_to_nearest_even, split
 from .scaled_add import Numbers, ScaledAdd, scale_sum, scale_sum_layout
 from .unit import Unit
 
-__all__ = ["DotAccumulator"]
+__all__ = ["DecodedDot", "DotAccumulator"]
 
 TARGETS = {f.name: f for f in (FP32, BF16)}
 ACCUMULATIONS = "exact", "fp32_fused", "fp32_chain", "blackwell"
@@ -59,6 +72,14 @@ def _narrowed(m, bits, target, name="narrowed"):
     with m.If(bits[:-1] > FP32.inf_code):
         m.d.comb += result.eq(target.nan_code)
     return result
+
+
+def marks_layout():
+    return data.StructLayout({"first": 1, "last": 1})
+
+
+def _result_layout(p):
+    return data.StructLayout({"result": TARGETS[p.target].width} | ({"is_out_of_window": 1} if p.accumulation == "exact" else {}))
 
 
 class DotAccumulator(Unit):
@@ -141,6 +162,19 @@ class DotAccumulator(Unit):
             return () if self.accumulation == "exact" else self.add.cuts
 
         @property
+        def beats(self):
+            return self.block_size // self.lanes
+
+        @property
+        def latency(self):
+            return self.stages + (self.accumulation == "exact")
+
+        @property
+        def interval(self):
+            loop = 1 + len(set(self.loop).intersection(self.cuts[:self.stages]))
+            return -(-loop // (self.slots * self.beats))
+
+        @property
         def pair(self):
             return Pair(ELEMENTS[self.a_element], ELEMENTS[self.b_element])
 
@@ -187,56 +221,100 @@ class DotAccumulator(Unit):
 
     def __init__(self, **options):
         p = self.Parameters(**options)
-        self._pair = p.pair
-        self._target = TARGETS[p.target]
         super().__init__(
             p,
             i=data.StructLayout({
                 "first": 1,
                 "last": 1,
                 "a_scale": E8M0.shape,
-                "a_elements": data.ArrayLayout(unsigned(self._pair.a.width), p.lanes),
+                "a_elements": data.ArrayLayout(unsigned(p.pair.a.width), p.lanes),
                 "b_scale": E8M0.shape,
-                "b_elements": data.ArrayLayout(unsigned(self._pair.b.width), p.lanes),
+                "b_elements": data.ArrayLayout(unsigned(p.pair.b.width), p.lanes),
             } | ({"c": FP32.width} if p.addend else {})),
-            o=data.StructLayout({"result": self._target.width} | ({"is_out_of_window": 1} if p.accumulation == "exact" else {})))
+            o=_result_layout(p))
 
     @property
     def latency(self):
-        p = self.parameters
-        return p.stages + (p.accumulation == "exact")
+        return self.parameters.latency
 
     @property
     def interval(self):
-        p = self.parameters
-        if p.accumulation == "exact":
-            return 1
-        loop = 1 + len(set(p.loop).intersection(p.cuts[:p.stages]))
-        return -(-loop // (p.slots * self.beats[0]))
+        return self.parameters.interval
 
     @property
     def beats(self):
-        return self.parameters.block_size // self.parameters.lanes, 1
+        return self.parameters.beats, 1
 
     def elaborate(self, platform):
         m = Module()
         p = self.parameters
+
+        m.submodules.dot = dot = DecodedDot(p)
+        a = Operand.decoded(m, p.pair.a, self.i.a_scale, self.i.a_elements, "a")
+        b = Operand.decoded(m, p.pair.b, self.i.b_scale, self.i.b_elements, "b")
+        m.d.comb += [
+            *dot.given(a, b),
+            dot.marks.first.eq(self.i.first),
+            dot.marks.last.eq(self.i.last),
+            dot.i_valid.eq(self.i_valid),
+            self.o.eq(dot.o),
+            self.o_valid.eq(dot.o_valid),
+        ]
+        if p.addend:
+            m.d.comb += dot.c.eq(self.i.c)
+
+        return m
+
+
+class DecodedDot(wiring.Component):
+    """A :class:`DotAccumulator` behind the decoding of its operands, which many of them may share.
+
+    Members
+    -------
+    marks : ``first``, ``last``.
+    c : with ``addend`` only.
+    a_scale, a_scale_is_nan, a_is_nan, a_elements : the operand (:class:`.products.Operand`); ``b_...`` the other one.
+    i_valid : this cycle's inputs are a beat. o, o_valid : as the accumulator's.
+    """
+    def __init__(self, parameters):
+        p = self._parameters = parameters
+        self._pair = p.pair
+        self._target = TARGETS[p.target]
+        members = {"i_valid": In(1), "o_valid": Out(1), "o": Out(_result_layout(p)), "marks": In(marks_layout())}
+        for side in "ab":
+            members |= {f"{side}_scale": In(E8M0.shape), f"{side}_scale_is_nan": In(1), f"{side}_is_nan": In(1),
+                        f"{side}_elements": In(element_layout(getattr(p.pair, side))).array(p.lanes)}
+        super().__init__(members | ({"c": In(FP32.width)} if p.addend else {}))
+
+    def given(self, a, b):
+        """Statements that connect two operands."""
+        for side, operand in ("a", a), ("b", b):
+            for name in "scale", "scale_is_nan", "is_nan":
+                yield getattr(self, f"{side}_{name}").eq(getattr(operand, name))
+            for element, given in zip(getattr(self, f"{side}_elements"), operand.elements, strict=True):
+                yield element.eq(given)
+
+    def elaborate(self, platform):
+        m = Module()
+        p = self._parameters
         cut = Cuts(m, p.cuts, p.stages)
+        a = Operand(self.a_scale, self.a_scale_is_nan, self.a_is_nan, tuple(self.a_elements))
+        b = Operand(self.b_scale, self.b_scale_is_nan, self.b_is_nan, tuple(self.b_elements))
 
         # What goes with a block, beside its sum.
         fields = {"first": 1, "last": 1, "scales": scale_sum_layout()} | ({"c": FP32.width} if p.addend else {})
         beside = Signal(data.StructLayout(fields))
         m.d.comb += [
-            beside.first.eq(self.i.first),
-            beside.last.eq(self.i.last),
-            beside.scales.eq(scale_sum(m, self.i.a_scale, self.i.b_scale, "scales")),
+            beside.first.eq(self.marks.first),
+            beside.last.eq(self.marks.last),
+            beside.scales.eq(scale_sum(m, a, b, "scales")),
         ]
         if p.addend:
-            m.d.comb += beside.c.eq(self.i.c)
+            m.d.comb += beside.c.eq(self.c)
         if p.accumulation == "blackwell":
-            self._blackwell(m, cut, beside)
+            self._blackwell(m, cut, a, b, beside)
             return m
-        block = block_sum(m, cut, self._pair, p.block_size, self.i.a_elements, self.i.b_elements, self.i_valid)
+        block = block_sum(m, cut, self._pair, p.block_size, a, b, self.i_valid)
         beside = through(cut, front_cuts(p.lanes), beside, "beside")
         if p.accumulation == "exact":
             self._exact(m, cut, block, beside)
@@ -246,7 +324,7 @@ class DotAccumulator(Unit):
         return m
 
     def _fp32(self, m, cut, block, beside):
-        p = self.parameters
+        p = self._parameters
         valid = cut("sum", block.is_done, "valid", reset_less=False)
         total, carry = cut("sum", block.total, "total"), cut("sum", block.carry, "carry")
         specials = cut("sum", block.specials, "specials")
@@ -291,14 +369,15 @@ class DotAccumulator(Unit):
                 m.d.comb += after[-1].eq(1)
         self._close(m, cut, beside.last, valid, slot, write, after)
 
-    def _blackwell(self, m, cut, beside):
-        p = self.parameters
+    def _blackwell(self, m, cut, a, b, beside):
+        p = self._parameters
         to_largest = "products", *tree_cuts(p.lanes, "max")
-        products = [product(m, a, b, p.pair, f"product{lane}")
-                    for lane, (a, b) in enumerate(zip(self.i.a_elements, self.i.b_elements, strict=True))]
+        products = [product(m, *pair, p.pair, f"product{lane}")
+                    for lane, pair in enumerate(zip(a.elements, b.elements, strict=True))]
         products = [cut("products", one, f"product{lane}") for lane, one in enumerate(products)]
         largest = p.add.largest(m, cut, products)
-        special = through(cut, to_largest[1:], specials(m, products, "specials"), "specials")
+        is_nan = cut("products", a.is_nan | b.is_nan, "is_nan")
+        special = through(cut, to_largest[1:], specials(m, products, is_nan, "specials"), "specials")
         products = [through(cut, to_largest[1:], one, f"product{lane}") for lane, one in enumerate(products)]
         beside = through(cut, to_largest, beside, "beside")
         valid = through(cut, to_largest, self.i_valid, "valid", reset_less=False)
@@ -324,7 +403,7 @@ class DotAccumulator(Unit):
 
     def _close(self, m, cut, last, valid, slot, write, after):
         """The end of the loop that a block entered as ``valid``: back to its slot, and out if it is the ``last``."""
-        p = self.parameters
+        p = self._parameters
         valid = through(cut, p.loop, valid, "loop_valid", reset_less=False)
         write(valid, through(cut, p.loop, slot, "slot"), after)
 
@@ -335,7 +414,7 @@ class DotAccumulator(Unit):
         ]
 
     def _exact(self, m, cut, block, beside):
-        p = self.parameters
+        p = self._parameters
         window = kulisch.Window(self._pair, p.block_size, p.window, p.max_blocks)
         segments = kulisch.Segments(window.width_with(p.addend))
 

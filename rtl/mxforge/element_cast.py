@@ -21,11 +21,11 @@ class Caster:
     and ``encode``. :class:`ElementCast` says what comes of each value, and how.
 
     ``has_specials`` is false where a NaN or Inf always comes with a NaN scale, ``can_overflow`` where no finite value is
-    above the largest element: then there is no logic for it.
+    above the largest element, ``is_scaled`` where the scale is always 127, which is 1: then there is no logic for it.
     """
     CUTS = "difference", "shifted", "rounded", "result"
 
-    def __init__(self, source, element, rounding, overflow, *, has_specials=True, can_overflow=True):
+    def __init__(self, source, element, rounding, overflow, *, has_specials=True, can_overflow=True, is_scaled=True):
         self._source = source
         self._element = element
         self._is_stochastic = rounding == "stochastic"
@@ -38,6 +38,9 @@ class Caster:
         self._places_width = (self._kept_width + self._guard_width - 1).bit_length()
         # Normalising a subnormal further than this leaves it subnormal in the element under any scale.
         most = element.bias if source.bias == E8M0.bias else source.mantissa_width
+        if not is_scaled and source.bias == E8M0.bias:
+            # All of its subnormals are below half of the smallest element.
+            most = 0
         self._stages = range(min(most, source.mantissa_width).bit_length())
         # Where exponents count as in FP32, the target's exponent code less 2 is the source's plus this, less the scale.
         self._offset = E8M0.bias - source.bias + element.bias - 2

@@ -9,11 +9,17 @@ from amaranth.back import rtlil
 from amaranth.lib import data, wiring
 
 from . import __version__
+from .axi_stream import AxiStream
 from .errors import MxforgeError
+from .formats import E8M0, ELEMENTS, WIDES, IntegerFormat
 from .pipeline import Streamed
+from .unit import StreamUnit
 
-__all__ = ["MEANINGS", "RESERVED", "RESETS", "command_of", "comment", "contract_lines", "emit", "field_span", "manifest_of",
-           "option_of", "unit_of"]
+__all__ = ["CLOCKS", "MEANINGS", "RESERVED", "RESETS", "command_of", "comment", "contract_lines", "emit", "extent", "field_span",
+           "manifest_of", "option_of", "padding_of", "payloads", "unit_of"]
+
+# Ports that are no part of a stream.
+CLOCKS = "clk", "rst", "aclk", "aresetn"
 
 RESETS = "sync", "async"
 
@@ -26,17 +32,58 @@ MEANINGS = {
     "b_elements": "{b_element} codes of B's block",
     "b_scale": "E8M0 code of B's block",
     "c": "FP32 bits of the addend",
+    "column_elements": "{element} codes of the tile's column, from top to bottom",
+    "column_scales": "E8M0 code of the tile's column",
     "elements": "{element} codes",
     "first": "1 starts a new product, at the addend",
     "is_out_of_window": "1 if a term lay outside the accumulator's window; the result is NaN then",
     "last": "1 asks for the result",
+    "products": "FP32 bits of a times b",
     "random": "a fresh random number for each value",
     "result": "{target} bits of the sum",
+    "row_elements": "{element} codes of the tile's row, from left to right",
+    "row_scales": "E8M0 code of the tile's row",
     "scale": "E8M0 code of the block",
     "scales": "E8M0 codes, one a lane",
     "values": "{source} bits",
+    "count": "blocks that are there on a packet's last transfer",
+    "data": "bytes of the stream, the first in memory lowest",
+    "is_truncated": "1 if the packet ended inside its last block, whose missing bytes are 0, or with no byte of one",
+    "keep": "a bit for each byte of data, 1 if it counts; all ones but on a packet's last beat",
+    "column": "column of the scale",
+    "columns": "columns of the matrix of scales, 0 for 65,536; read with first",
+    "is_padding": "1 where no scale lies",
+    "offset": "bytes from the swizzled plane's start",
+    "row": "row of the scale",
+    "rows": "rows of the matrix of scales, 0 for 65,536; read with first",
+    "scale_address.first": "1 starts a walk",
+    "scale_address.last": "1 on a walk's last address",
+    "packer.last": "1 on a packet's last",
+    "unpacker.last": "1 on a packet's last",
+    "a_scales": "E8M0 codes of the blocks of A's rows",
+    "b_scales": "E8M0 codes of the blocks of B's columns",
     "dequantizer.values": "{target} bits",
+    "dual_quantizer.values": "{source} bits, a row of a tile",
+    "fp32_multiplier.a": "FP32 bits",
+    "fp32_multiplier.b": "FP32 bits",
     "lfsr.values": "bits of any kind, passed through",
+    "tensor_dequantizer.scale": "FP32 bits of the factor of elements",
+    "tensor_dequantizer.values": "{target} bits",
+    "tensor_quantizer.amax": "largest finite magnitude of the tensor so far: FP32 bits without the sign",
+    "tensor_quantizer.first": "1 starts a tensor",
+    "tensor_quantizer.scale": "FP32 bits of the factor of values",
+    "matmul_tile.a_elements": "{a_element} codes of the blocks of A's rows, row after row",
+    "matmul_tile.b_elements": "{b_element} codes of the blocks of B's columns, column after column",
+    "matmul_tile.c": "FP32 bits of the addends, row after row",
+    "matmul_tile.is_out_of_window": "1 for each result of which a term lay outside the accumulator's window; it is NaN then",
+    "results": "{target} bits of the sums, row after row",
+}
+
+MEANINGS |= {f"matmul_layer.{name}": MEANINGS[f"matmul_tile.{name}"] for name in ("a_elements", "b_elements", "c")} | {
+    "matmul_layer.scales": "E8M0 codes of the blocks of D's rows, the same on each of their beats",
+    "matmul_layer.elements": "{d_element} codes of the next of D's columns, row after row",
+    "matmul_layer.last": "1 asks for the results; at the output, 1 on a block's last beat",
+    "matmul_layer.is_out_of_window": "1 for each row if a term of its block lay outside the accumulator's window: it is NaN",
 }
 
 # IEEE 1800-2017, annex B.
@@ -71,7 +118,7 @@ This file belongs to whoever generated it. The authors of mxforge claim no right
 
 
 def unit_of(component):
-    return component.core if isinstance(component, Streamed) else component
+    return unit_of(component.core) if isinstance(component, Streamed | AxiStream) else component
 
 
 def _unit_name(component):
@@ -108,7 +155,9 @@ def command_of(component, name, reset="sync", init=True):
         value = getattr(component.parameters, field.name)
         if value != field.default:
             words.append(option_of(field.name, value))
-    if not isinstance(component, Streamed):
+    if isinstance(component, AxiStream):
+        words.append("--axi")
+    elif not isinstance(component, Streamed | StreamUnit):
         words.append("--bare")
     if name != unit:
         words.append(f"--name {name}")
@@ -121,11 +170,12 @@ def command_of(component, name, reset="sync", init=True):
 
 def manifest_of(component, name, clocked=True, reset="sync", init=True):
     """The contract of ``component`` as module ``name``: parameters, cadence, latency and interval in cycles, beats of a
-    block, and for each port its direction, width and payload fields.
+    block, for each port its direction, width and payload fields, and constants for those who write Verilog.
     """
     unit = _unit_name(component)
     parameters = asdict(component.parameters)
-    ports = {port: {"dir": "in", "width": 1} for port in ("clk", "rst")} if clocked else {}
+    is_axi = isinstance(component, AxiStream)
+    ports = {port: {"dir": "in", "width": 1} for port in ("clk", "rst")} if clocked and not is_axi else {}
     for path, member, _ in component.signature.flatten(component):
         port = ports["__".join(map(str, path))] = {
             "dir": "in" if member.flow == wiring.In else "out",
@@ -134,39 +184,114 @@ def manifest_of(component, name, clocked=True, reset="sync", init=True):
         if isinstance(member.shape, data.Layout):
             port["fields"] = list(_fields(member.shape, unit, parameters))
     beats_in, beats_out = component.beats
-    return {
+    rates = {"throughput": component.throughput} if component.cadence == "elastic" else {}
+    manifest = {
         "name": name,
         "unit": unit,
         "mxforge": __version__,
         "command": command_of(component, name, reset, init),
         "parameters": parameters,
-        "streamed": isinstance(component, Streamed),
+        "streamed": isinstance(component, Streamed | StreamUnit | AxiStream),
+        "axi": is_axi,
         "cadence": component.cadence,
         "latency": component.latency,
         "interval": component.interval,
+        **rates,
         "beats": {"i": beats_in, "o": beats_out},
         "notes": list(component.notes),
         "reset": reset,
         "init": init,
         "ports": ports,
     }
+    return manifest | {"constants": list(_constants(manifest))}
+
+
+def _constants(manifest):
+    """What a design round the unit has to know, as ``localparam``s of Verilog: name, value, text."""
+    def integer(name, value, width=None):
+        name = name.upper()
+        if width is None and value < 1 << 31:
+            return {"name": name, "value": value, "verilog": f"localparam integer {name} = {value};"}
+        width = width or 64
+        text = f"localparam [{width - 1}:0] {name} = {width}'h{value:0{-(-width // 4)}x};"
+        return {"name": name, "value": value, "verilog": text}
+
+    for name in "latency", "interval":
+        bounds = {f"min_{name}": manifest[name][0], f"max_{name}": manifest[name][1]} if manifest["cadence"] == "elastic" else {
+            name: manifest[name]}
+        for bound, cycles in bounds.items():
+            yield integer(bound, cycles)
+    for side, beats in manifest["beats"].items():
+        yield integer(f"{side}_beats", beats)
+    formats = ELEMENTS | WIDES
+    for name, value in manifest["parameters"].items():
+        if not isinstance(value, str):
+            yield integer(name, int(value))
+            continue
+        yield {"name": name.upper(), "value": value, "verilog": f"localparam {name.upper()} = \"{value}\";"}
+        if value in formats:
+            fmt = formats[value]
+            if isinstance(fmt, IntegerFormat):
+                facts = {"width": fmt.width, "fraction_width": fmt.mantissa_width}
+            else:
+                facts = {"width": fmt.width, "exponent_width": fmt.exponent_width, "mantissa_width": fmt.mantissa_width,
+                         "bias": fmt.bias}
+            for fact, number in facts.items():
+                yield integer(f"{name}_{fact}", number)
+            codes = {"max": fmt.max_code, "inf": fmt.inf_code, "nan": fmt.nan_code if fmt.has_nan else None}
+            for fact, code in codes.items():
+                if code is not None:
+                    yield integer(f"{name}_{fact}_code", code, fmt.width)
+    fields = [field for port in payloads(manifest).values() for field in manifest["ports"][port]["fields"]]
+    if any("E8M0" in field["meaning"] for field in fields):
+        yield integer("scale_width", E8M0.width)
+        yield integer("scale_bias", E8M0.bias)
+        yield integer("scale_nan_code", E8M0.nan_code, E8M0.width)
+    for side, port in payloads(manifest).items():
+        facts = manifest["ports"][port]
+        yield integer(f"{side}_width", facts["width"])
+        for field in facts["fields"]:
+            for fact in "offset", "width", "count":
+                if fact in field:
+                    yield integer(f"{side}_{field['name']}_{fact}", field[fact])
+
+
+def payloads(manifest):
+    """``{name: port}`` of the payloads: ``i`` and ``o``, of AXI4-Streams ``s_axis_tdata`` and ``m_axis_tdata``."""
+    ports = [port for port, facts in manifest["ports"].items() if "fields" in facts]
+    return {port.partition("__")[0]: port for port in ports if not port.endswith(("_tkeep", "_tlast"))}
 
 
 def emit(component, name, *, reset="sync", init=True):
     """``(text, manifest)``: Verilog of ``component`` as module ``name``, and its contract. Same input, same text.
 
-    ``reset`` is ``"sync"`` or ``"async"``, active high. Without ``init`` no register and no memory has an initial value,
-    as ASIC flows want it: state is then defined from the first reset on.
+    ``reset`` is ``"sync"`` or ``"async"``, active high (low where the port is ``aresetn``). Without ``init`` no register and
+    no memory has an initial value, as ASIC flows want it: state is then defined from the first reset on.
     """
     if reset not in RESETS:
         raise ValueError(f"reset must be one of {', '.join(RESETS)}, not {reset!r}")
-    text = _plain_names(rtlil.convert(
+    if isinstance(component, AxiStream):
+        component.domain.async_reset = reset == "async"
+    text = _plain_names(_without_repeats(rtlil.convert(
         component, name=name, emit_src=False,
-        missing_domain=lambda domain: ClockDomain(domain, async_reset=reset == "async")))
+        missing_domain=lambda domain: ClockDomain(domain, async_reset=reset == "async"))))
     clocked = re.search(r"^  wire width 1 input \d+ +\\clk$", text, re.M) is not None
     manifest = manifest_of(component, name, clocked, reset, init)
     text = _port_list(_verilog(text, init), manifest)
     return _header(manifest) + _waived(text.lstrip("\n")), manifest
+
+
+def _without_repeats(text):
+    """RTLIL ``text`` in which modules that are alike but for their names are one, named as the first."""
+    module = re.compile(r"^(?:attribute [^\n]*\n)*module \\(\S+)\n(.*?^end\n)", re.M | re.S)
+    while True:
+        first, kept = {}, {}
+        for match in module.finditer(text):
+            kept[match[1]] = first.setdefault(match[2], match[1])
+        if len(first) == len(kept):
+            return text
+        text = module.sub(lambda match, kept=kept: match[0] if kept[match[1]] == match[1] else "", text)
+        text = re.sub(r"^( *cell \\)(\S+)", lambda match, kept=kept: match[1] + kept.get(match[2], match[2]), text, flags=re.M)
 
 
 def _plain_names(text):
@@ -245,43 +370,91 @@ def _has_last(manifest):
     return any(field["name"] == "last" for port in manifest["ports"].values() for field in port.get("fields", ()))
 
 
+def extent(cycles):
+    """A latency or an interval as people read it: a number, or the bounds that it has."""
+    if not isinstance(cycles, list):
+        return cycles
+    least, most = cycles
+    return least if least == most else f"{least} to {most}"
+
+
 def _timing(manifest):
     """Cadence, latency, interval and reset, in sentences."""
-    if "clk" not in manifest["ports"]:
+    if not manifest["ports"].keys() & set(CLOCKS):
         yield "Combinational: o follows i."
         return
     beats_in, beats_out = manifest["beats"]["i"], manifest["beats"]["o"]
+    # Of an output that takes several inputs, the blocks are others.
+    is_gathered = manifest["cadence"] == "some" and beats_out > 1
     if beats_in > 1:
-        yield f"A block takes {_plural(beats_in, 'input beat')} and {_plural(beats_out, 'output beat')}, counted from reset."
+        outputs = "" if is_gathered else f" and {_plural(beats_out, 'output beat')}"
+        yield f"A block takes {_plural(beats_in, 'input beat')}{outputs}, counted from reset."
         yield "Its arrays come in order, their first items in the first beat; what is no array is the same on each of its beats."
     block = "A block's last input beat" if beats_in > 1 else "An input beat"
+    most = manifest["interval"][1] if manifest["cadence"] == "elastic" else 1
     yield {
         "each": "Each input beat gives one output beat.",
-        "some": f"{block} gives one output beat{' if it has last' if _has_last(manifest) else ''}.",
+        "some": f"{block} gives one output beat{' if it has last' if _has_last(manifest) else ''}." if not is_gathered else
+                f"{block} gives {beats_out} output beats if it has last and completes what they need.",
         "blocks": "Each block gives its output beats once all of it is in.",
+        "elastic": f"An input beat completes {extent([0, most])} output beats.",
     }[manifest["cadence"]]
     yield from manifest["notes"]
     beat = "an input beat" + (" (a block's last)" if beats_in > 1 else "")
+    if manifest["cadence"] == "elastic":
+        beat = "the input beat that completes an output beat"
+    elif is_gathered:
+        beat = "an input beat that gives output beats"
     first = "first output beat" if beats_out > 1 else "output beat"
-    latency = _plural(manifest["latency"], "cycle")
+    latency = _plural(extent(manifest["latency"]), "cycle")
     if manifest["streamed"]:
         yield f"Latency: {latency}, from the clock edge that transfers {beat} to the edge at which its {first} is first seen valid."
     else:
         yield f"Latency: {latency}, from {beat} to its {first}."
-    yield f"Interval: {_plural(manifest['interval'], 'cycle')} from one input beat to the next, sustained."
-    if manifest["streamed"]:
+    yield f"Interval: {_plural(extent(manifest['interval']), 'cycle')} from one input beat to the next, sustained."
+    if manifest["cadence"] == "elastic":
+        rates = manifest["throughput"]
+        yield f"Throughput in long packets: {rates['i']:.4g} input beats and {rates['o']:.4g} output beats a cycle."
+    if manifest["axi"]:
+        yield "AXI4-Stream: a beat is transferred at a rising edge of aclk at which tvalid and tready are high."
+        yield from _packets(manifest)
+    elif manifest["streamed"]:
         yield "A beat is transferred at a rising edge of clk at which valid and ready are high; valid never waits for ready."
     elif "i_valid" in manifest["ports"]:
         yield "i is a beat while i_valid is high, o while o_valid is; there is no way to stall."
-    yield f"rst is active high and {'a' * (manifest['reset'] == 'async')}synchronous."
+    is_high = "rst" in manifest["ports"]
+    yield (f"{'rst' if is_high else 'aresetn'} is active {'high' if is_high else 'low'} and "
+           f"{'a' * (manifest['reset'] == 'async')}synchronous.")
     if not manifest["init"]:
         yield "State is undefined until the first reset."
+
+
+def _packets(manifest):
+    """What tkeep and tlast of an AXI4-Stream top mean, where they are no fields of the unit."""
+    ports = manifest["ports"]
+    if "fields" not in ports["s_axis_tkeep"]:
+        yield "s_axis_tkeep must be all ones (beats are whole) and is not looked at."
+    if "fields" not in ports["m_axis_tkeep"]:
+        yield "m_axis_tkeep is all ones."
+    if "fields" in ports["m_axis_tlast"]:
+        return
+    if manifest["cadence"] == "each":
+        yield "m_axis_tlast is s_axis_tlast of the beat that the output beat comes of."
+    elif manifest["cadence"] == "some":
+        yield "m_axis_tlast is s_axis_tlast of the beat that gives the output beat; that of a beat that gives none is dropped."
+    else:
+        yield "m_axis_tlast of a block's last beat is s_axis_tlast of its last input beat; on other beats it is dropped."
 
 
 def field_span(field):
     """The bits that a field takes in its payload, as Verilog writes them."""
     high = field["offset"] + field["width"] * field.get("count", 1) - 1
     return f"[{high}:{field['offset']}]"
+
+
+def padding_of(port):
+    """How many bits of a payload are above its fields."""
+    return port["width"] - max(field["offset"] + field["width"] * field.get("count", 1) for field in port["fields"])
 
 
 def contract_lines(manifest):
@@ -291,12 +464,14 @@ def contract_lines(manifest):
         if "fields" not in port:
             continue
         yield ""
-        yield f"{name}, {port['width']} bits:"
+        yield f"{name}, {_plural(port['width'], 'bit')}:"
         spans = [field_span(field) for field in port["fields"]]
         names = [f"{field['name']}[{field['count']}]" if "count" in field else field["name"] for field in port["fields"]]
         for span, shown, field in zip(spans, names, port["fields"], strict=True):
             item = f"; item k at [{field['offset']} + {field['width']}*k +: {field['width']}]" if "count" in field else ""
             yield f"  {span:{max(map(len, spans))}} {shown:{max(map(len, names))}}  {field['meaning']}{item}"
+        if padding := padding_of(port):
+            yield f"  [{port['width'] - 1}:{port['width'] - padding}] {'zeros' if port['dir'] == 'out' else 'are not looked at'}"
 
 
 def comment(manifest, mark="//"):

@@ -1,10 +1,13 @@
+# amaranth: UnusedElaboratable=no
 """Pipeline registers, stalls and streams: the only place where units get them from."""
 from amaranth import *
 from amaranth.lib import memory, stream, wiring
 from amaranth.lib.wiring import In, Out
 from amaranth.utils import ceil_log2
 
-__all__ = ["Cuts", "ResultQueue", "Streamed", "chain", "delay"]
+from .unit import StreamUnit
+
+__all__ = ["Cuts", "ResultQueue", "Streamed", "burst", "chain", "delay", "streamed"]
 
 
 def _register(m, value, name, reset_less=True):
@@ -18,6 +21,13 @@ def delay(m, value, cycles, *, name, reset_less=True):
     for n in range(cycles):
         value = _register(m, value, f"{name}_{n + 1}", reset_less)
     return value
+
+
+def burst(m, start, beats, *, name):
+    """High for ``beats`` cycles from each ``start`` on; the next one comes when they are over, or later."""
+    remaining = Signal(range(beats), name=name)
+    m.d.sync += remaining.eq(Mux(start, beats - 1, remaining - remaining.any()))
+    return start | remaining.any()
 
 
 class Cuts:
@@ -184,6 +194,11 @@ class Streamed(wiring.Component):
         m.d.sync += free.eq(free - accepted + returned)
 
         return m
+
+
+def streamed(core):
+    """``core`` between streams; a unit that is so by itself as it is."""
+    return core if isinstance(core, StreamUnit) else Streamed(core)
 
 
 def chain(m, source, *units):

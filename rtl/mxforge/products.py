@@ -6,12 +6,12 @@ from amaranth.lib import data
 from amaranth.utils import bits_for
 
 from .arith import any_bit, shift_left
-from .formats import IntegerFormat
-from .raw import decode
+from .formats import E8M0, IntegerFormat
+from .raw import decode, raw_layout
 
-__all__ = ["Pair", "add_with_carry", "block_sum", "block_sum_layout", "complemented", "front_cuts", "over_beats", "product",
-           "product_layout", "specials", "specials_layout", "specials_over_beats", "term_layout", "term_tree",
-           "through", "tree_cuts"]
+__all__ = ["Operand", "Pair", "add_with_carry", "block_sum", "block_sum_layout", "complemented", "element_layout", "front_cuts",
+           "number_layout", "over_beats", "product", "product_layout", "specials", "specials_layout", "specials_over_beats",
+           "term_layout", "term_tree", "through", "tree_cuts"]
 
 
 def _magnitude(fmt):
@@ -75,31 +75,72 @@ class Pair:
         return self.a.has_inf or self.b.has_inf
 
 
-def product_layout(pair):
-    """A product: ``(-1)**sign * significand * 2**(exponent_code - 2 + lsb_exponent)`` unless NaN or Inf, which leave the
-    numbers undefined; ``is_nan`` goes before ``is_inf``.
+def element_layout(fmt):
+    """A decoded element but for ``is_nan``: what its products need."""
+    return data.StructLayout({name: shape for name, shape in raw_layout(fmt).members.items() if name != "is_nan"})
+
+
+@dataclass(frozen=True)
+class Operand:
+    """A beat of a block, decoded: its E8M0 code ``scale`` and whether that is NaN; whether any element ``is_nan``; and the
+    ``elements``, each an :func:`element_layout`.
     """
+    scale: Value
+    scale_is_nan: Value
+    is_nan: Value
+    elements: tuple
+
+    @classmethod
+    def decoded(cls, m, fmt, scale, codes, name):
+        """From a block's scale and an array of element codes."""
+        # Named, since an expression is written out by each that reads it, and a payload may be wide.
+        named = Signal(codes.shape(), name=f"{name}_codes")
+        m.d.comb += named.eq(codes)
+        raws = [decode(m, code, fmt, f"{name}_raw{lane}") for lane, code in enumerate(named)]
+        elements = tuple(Signal(element_layout(fmt), name=f"{name}_{lane}") for lane in range(len(raws)))
+        for element, raw in zip(elements, raws, strict=True):
+            m.d.comb += [element[field].eq(raw[field]) for field in element_layout(fmt).members]
+        return cls(scale, scale == E8M0.nan_code, any_bit(Cat(raw.is_nan for raw in raws)), elements)
+
+    def map(self, function):
+        """``function(value, label)`` of each part."""
+        elements = tuple(function(element, f"{lane}") for lane, element in enumerate(self.elements))
+        flags = (function(getattr(self, name), name) for name in ("scale", "scale_is_nan", "is_nan"))
+        return type(self)(*flags, elements)
+
+
+def number_layout(pair):
+    """A product that is a number: ``(-1)**sign * significand * 2**(exponent_code - 2 + lsb_exponent)``."""
     return data.StructLayout({
         "significand": unsigned(pair.significand_width),
         "exponent_code": unsigned(pair.exponent_width),
         "sign": unsigned(1),
+    })
+
+
+def product_layout(pair):
+    """A product: a :func:`number_layout` and, above it, flags. NaN and Inf leave the number undefined; ``is_nan`` goes before
+    ``is_inf``.
+    """
+    return data.StructLayout(number_layout(pair).members | {
         "is_zero": unsigned(1),
         "is_nan": unsigned(1),
         "is_inf": unsigned(1),
     })
 
 
-def product(m, a_code, b_code, pair, name):
-    """The :func:`product_layout` of two element codes. Subnormals are not normalised: their exponent code is 1."""
-    a = decode(m, a_code, pair.a, f"{name}_a")
-    b = decode(m, b_code, pair.b, f"{name}_b")
+def product(m, a, b, pair, name):
+    """The :func:`product_layout` of two decoded elements. Subnormals are not normalised: their exponent code is 1.
+
+    NaN elements make no NaN here: :class:`Operand` tells of them, once for all of its products.
+    """
     result = Signal(product_layout(pair), name=name)
     m.d.comb += [
         result.significand.eq(a.significand * b.significand),
         result.exponent_code.eq(a.exponent_code + b.exponent_code),
         result.sign.eq(a.sign ^ b.sign),
         result.is_zero.eq(a.is_zero | b.is_zero),
-        result.is_nan.eq(a.is_nan | b.is_nan | (a.is_inf & b.is_zero) | (a.is_zero & b.is_inf)),
+        result.is_nan.eq((a.is_inf & b.is_zero) | (a.is_zero & b.is_inf)),
         result.is_inf.eq(a.is_inf | b.is_inf),
     ]
     return result
@@ -110,11 +151,11 @@ def specials_layout():
     return data.StructLayout({"is_nan": 1, "is_plus_inf": 1, "is_minus_inf": 1})
 
 
-def specials(m, products, name):
-    """The :func:`specials_layout` of products."""
+def specials(m, products, is_nan, name):
+    """The :func:`specials_layout` of products, or NaN if an operand ``is_nan``."""
     result = Signal(specials_layout(), name=name)
     m.d.comb += [
-        result.is_nan.eq(any_bit(Cat(p.is_nan for p in products))),
+        result.is_nan.eq(any_bit(Cat(is_nan, *(p.is_nan for p in products)))),
         result.is_plus_inf.eq(any_bit(Cat(p.is_inf & ~p.sign for p in products))),
         result.is_minus_inf.eq(any_bit(Cat(p.is_inf & p.sign for p in products))),
     ]
@@ -220,8 +261,8 @@ def block_sum_layout(pair, block_size):
     })
 
 
-def block_sum(m, cut, pair, block_size, a_elements, b_elements, valid, name="sum"):
-    """The :func:`block_sum_layout` of a block pair that comes in beats of ``len(a_elements)`` lanes, ``valid`` marking beats.
+def block_sum(m, cut, pair, block_size, a, b, valid, name="sum"):
+    """The :func:`block_sum_layout` of a block pair that comes in beats, ``a`` and ``b`` (:class:`Operand`), where ``valid``.
 
     Products stand as integers on the last place of the smallest, so the sum is exact whatever its order. Negative ones
     enter the tree in one's complement, and what they lack rides in its carries. With several beats a block, the last
@@ -229,11 +270,11 @@ def block_sum(m, cut, pair, block_size, a_elements, b_elements, valid, name="sum
 
     It crosses :func:`front_cuts` of the lanes; what goes with the beat must pass :func:`through` them.
     """
-    lanes = len(a_elements)
+    lanes = len(a.elements)
     cuts = front_cuts(lanes)
     terms, flags = [], []
     for lane in range(lanes):
-        p = product(m, a_elements[lane], b_elements[lane], pair, f"{name}_product{lane}")
+        p = product(m, a.elements[lane], b.elements[lane], pair, f"{name}_product{lane}")
         p = cut("products", p, f"{name}_{lane}")
         # Exponent codes start at 1 each: the two places too many cost no gates, a subtraction would.
         magnitude = shift_left(p.significand, p.exponent_code, pair.product_width + 2)[2:]
@@ -241,7 +282,8 @@ def block_sum(m, cut, pair, block_size, a_elements, b_elements, valid, name="sum
         flags.append(p)
         terms.append(cut("aligned", term, f"{name}_{lane}"))
     total = term_tree(m, cut, terms, pair.max_product, name)
-    special = through(cut, cuts[1:], specials(m, flags, f"{name}_specials"), f"{name}_specials")
+    is_nan = cut("products", a.is_nan | b.is_nan, f"{name}_is_nan")
+    special = through(cut, cuts[1:], specials(m, flags, is_nan, f"{name}_specials"), f"{name}_specials")
     valid = through(cut, cuts, valid, f"{name}_valid", reset_less=False)
 
     beats = block_size // lanes

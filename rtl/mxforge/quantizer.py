@@ -10,11 +10,33 @@ from .arith import tree_max
 from .block_amax import level_cuts, magnitude_of, running_max
 from .element_cast import RANDOM_WIDTH, Caster
 from .formats import E8M0, ELEMENTS, WIDES, IntegerFormat
-from .pipeline import Cuts, delay
+from .pipeline import Cuts, burst, delay
 from .scale_select import SCALE_RULES, ScaleRule
 from .unit import Unit
 
-__all__ = ["Quantizer"]
+__all__ = ["Quantizer", "decoded_lanes", "rule_and_caster"]
+
+
+def rule_and_caster(p):
+    """The :class:`ScaleRule` and the :class:`Caster` of a quantizer's parameters, without logic for what can't come."""
+    source, element = WIDES[p.source], ELEMENTS[p.element]
+    return (
+        ScaleRule(source, element, p.scale_rule, p.nan_policy),
+        Caster(source, element, p.rounding, p.overflow,
+               has_specials=p.nan_policy == "element",
+               can_overflow=p.scale_rule in ("floor", "even") or isinstance(element, IntegerFormat)))
+
+
+def decoded_lanes(m, cut, i, p, rule, caster):
+    """``(keys, decoded)`` of each value of the payload ``i``, behind the cut ``keys``, half of the normalising before it."""
+    keys = []
+    decoded = Signal(data.ArrayLayout(caster.decoded_layout, len(i.values)), name="decoded")
+    for lane, value in enumerate(i.values):
+        keys.append(cut("keys", rule.key(magnitude_of(m, value, WIDES[p.source], p.nan_policy)), f"{lane}"))
+        random = i.random[lane] if p.rounding == "stochastic" else None
+        m.d.comb += decoded[lane].eq(
+            caster.decode(m, value, random, f"decoded{lane}", lambda value, label: cut("keys", value, label)))
+    return keys, decoded
 
 
 class Quantizer(Unit):
@@ -82,18 +104,16 @@ class Quantizer(Unit):
 
     def __init__(self, **options):
         p = self.Parameters(**options)
-        self._source = WIDES[p.source]
-        self._element = ELEMENTS[p.element]
         self.is_stateful = p.beats > 1
         self.cadence = "blocks" if p.beats > 1 else "each"
-        fields = {"values": data.ArrayLayout(unsigned(self._source.width), p.lanes)}
+        fields = {"values": data.ArrayLayout(unsigned(WIDES[p.source].width), p.lanes)}
         if p.rounding == "stochastic":
             fields["random"] = data.ArrayLayout(unsigned(RANDOM_WIDTH), p.lanes)
         super().__init__(
             p,
             i=data.StructLayout(fields),
             o=data.StructLayout({
-                "scale": E8M0.shape, "elements": data.ArrayLayout(unsigned(self._element.width), p.lanes)}))
+                "scale": E8M0.shape, "elements": data.ArrayLayout(unsigned(ELEMENTS[p.element].width), p.lanes)}))
 
     @property
     def latency(self):
@@ -110,20 +130,8 @@ class Quantizer(Unit):
         cut = Cuts(m, p.cuts, p.stages)
         levels = level_cuts(p.lanes)
 
-        rule = ScaleRule(self._source, self._element, p.scale_rule, p.nan_policy)
-        caster = Caster(
-            self._source, self._element, p.rounding, p.overflow,
-            has_specials=p.nan_policy == "element",
-            can_overflow=p.scale_rule in ("floor", "even") or isinstance(self._element, IntegerFormat))
-
-        keys = []
-        waiting = Signal(data.ArrayLayout(caster.decoded_layout, p.lanes))
-        for lane in range(p.lanes):
-            value = self.i.values[lane]
-            keys.append(cut("keys", rule.key(magnitude_of(m, value, self._source, p.nan_policy)), f"{lane}"))
-            random = self.i.random[lane] if p.rounding == "stochastic" else None
-            m.d.comb += waiting[lane].eq(
-                caster.decode(m, value, random, f"decoded{lane}", lambda value, label: cut("keys", value, label)))
+        rule, caster = rule_and_caster(p)
+        keys, waiting = decoded_lanes(m, cut, self.i, p, rule, caster)
         key = tree_max(m, keys, lambda level, n, value: cut(f"level_{level}", value, f"{n}"))
 
         if p.beats == 1:
@@ -160,9 +168,7 @@ class Quantizer(Unit):
         # From a block's last beat written to its first one read.
         between = cut.count(*levels, "scale", "base")
         start = delay(m, is_known, cut.count("scale", "base"), name="start", reset_less=False)
-        remaining = Signal(range(beats))
-        read_en = start | remaining.any()
-        m.d.sync += remaining.eq(Mux(start, beats - 1, remaining - remaining.any()))
+        read_en = burst(m, start, beats, name="remaining")
         valid = delay(m, read_en, 1 + cut.count(*Caster.CUTS), name="valid", reset_less=False)
         m.d.comb += self.o_valid.eq(valid)
 

@@ -14,12 +14,12 @@ def scale_sum_layout():
     return data.StructLayout({"code": E8M0.width + 1, "is_nan": 1})
 
 
-def scale_sum(m, a_scale, b_scale, name):
-    """The :func:`scale_sum_layout` of two E8M0 codes."""
+def scale_sum(m, a, b, name):
+    """The :func:`scale_sum_layout` of two operands (:class:`.products.Operand`)."""
     result = Signal(scale_sum_layout(), name=name)
     m.d.comb += [
-        result.code.eq(a_scale + b_scale),
-        result.is_nan.eq((a_scale == E8M0.nan_code) | (b_scale == E8M0.nan_code)),
+        result.code.eq(a.scale + b.scale),
+        result.is_nan.eq(a.scale_is_nan | b.scale_is_nan),
     ]
     return result
 

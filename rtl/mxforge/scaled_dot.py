@@ -9,7 +9,18 @@ from . import parameters
 from .blackwell import TruncatedSum
 from .formats import E8M0, ELEMENTS, FP32, WIDES
 from .pipeline import Cuts
-from .products import Pair, block_sum, front_cuts, product, specials, specials_over_beats, through, tree_cuts
+from .products import (
+    Operand,
+    Pair,
+    block_sum,
+    front_cuts,
+    number_layout,
+    product,
+    specials,
+    specials_over_beats,
+    through,
+    tree_cuts,
+)
 from .raw import decode
 from .scaled_add import Numbers, ScaledAdd, scale_sum
 from .unit import Unit
@@ -175,21 +186,23 @@ class ScaledDot(Unit):
         cut = Cuts(m, p.cuts, p.stages)
 
         valid = self.i_valid if self.is_stateful else Const(0, 1)
-        scales = scale_sum(m, self.i.a_scale, self.i.b_scale, "scales")
+        a = Operand.decoded(m, p.pair.a, self.i.a_scale, self.i.a_elements, "a")
+        b = Operand.decoded(m, p.pair.b, self.i.b_scale, self.i.b_elements, "b")
+        scales = scale_sum(m, a, b, "scales")
         c = decode(m, self.i.c, FP32, "c_raw") if p.addend else None
         build = self._exact if p.accumulation == "exact" else self._blackwell
-        result, done = build(m, cut, valid, scales, c)
+        result, done = build(m, cut, valid, a, b, scales, c)
         m.d.comb += self.o.result.eq(cut("result", result))
         if self.is_stateful:
             m.d.comb += self.o_valid.eq(cut("result", done, "done", reset_less=False))
 
         return m
 
-    def _exact(self, m, cut, valid, scales, c):
+    def _exact(self, m, cut, valid, a, b, scales, c):
         p = self.parameters
         before_add = *front_cuts(p.lanes), "sum"
 
-        block = block_sum(m, cut, p.pair, p.block_size, self.i.a_elements, self.i.b_elements, valid)
+        block = block_sum(m, cut, p.pair, p.block_size, a, b, valid)
         done = cut("sum", block.is_done, "done", reset_less=False)
         total = cut("sum", block.total, "total")
         carry = cut("sum", block.carry, "carry")
@@ -203,24 +216,28 @@ class ScaledDot(Unit):
         result = p.add.result(m, cut, total, carry, places, c, flags)
         return result, through(cut, p.add.cuts, done, "done", reset_less=False)
 
-    def _blackwell(self, m, cut, valid, scales, c):
+    def _blackwell(self, m, cut, valid, a, b, scales, c):
         p = self.parameters
         beats = self.beats[0]
         to_largest = "products", *tree_cuts(p.lanes, "max")
 
-        products = [product(m, a, b, p.pair, f"product{lane}")
-                    for lane, (a, b) in enumerate(zip(self.i.a_elements, self.i.b_elements, strict=True))]
+        products = [product(m, *pair, p.pair, f"product{lane}")
+                    for lane, pair in enumerate(zip(a.elements, b.elements, strict=True))]
         products = [cut("products", one, f"product{lane}") for lane, one in enumerate(products)]
         largest = p.add.largest(m, cut, products)
-        special = through(cut, to_largest[1:], specials(m, products, "specials"), "specials")
-        products = [through(cut, to_largest[1:], one, f"product{lane}") for lane, one in enumerate(products)]
+        is_nan = cut("products", a.is_nan | b.is_nan, "is_nan")
+        special = through(cut, to_largest[1:], specials(m, products, is_nan, "specials"), "specials")
+        # Flags have told what they know; of a memory nothing is trimmed that is stored.
+        layout = number_layout(p.pair)
+        products = [data.View(layout, through(cut, to_largest[1:], one.as_value()[:layout.size], f"product{lane}"))
+                    for lane, one in enumerate(products)]
         scales = through(cut, to_largest, scales, "scales")
         if p.addend:
             c = through(cut, to_largest, c, "c")
         valid = through(cut, to_largest, valid, "valid", reset_less=False)
 
         if beats > 1:
-            shape = data.ArrayLayout(products[0].shape(), p.lanes)
+            shape = data.ArrayLayout(layout, p.lanes)
             m.submodules.replay = replay = BlockReplay(shape, beats)
             m.d.comb += [replay.w_valid.eq(valid), replay.w_data.eq(Cat(*products))]
             special = specials_over_beats(m, special, replay.w_is_first, beats, valid, "specials")

@@ -1,8 +1,8 @@
 """What every unit has."""
-from amaranth.lib import wiring
+from amaranth.lib import stream, wiring
 from amaranth.lib.wiring import In, Out
 
-__all__ = ["Unit"]
+__all__ = ["StreamUnit", "Unit"]
 
 
 class Unit(wiring.Component):
@@ -46,3 +46,29 @@ class Unit(wiring.Component):
     def beats(self):
         """Beats of a block, in and out."""
         return 1, 1
+
+
+class StreamUnit(wiring.Component):
+    """A unit between streams by itself, without a bare core.
+
+    Its cadence is ``"elastic"`` where it doesn't say another: how many outputs an input gives depends on the data. Latency and
+    interval are then bounds, ``[least, most]``: cycles from the transfer of the input that completes an output to the edge
+    at which that is first seen valid, and from one input to the next, while ``o.ready`` is high. An input completes no
+    more than ``interval[1]`` outputs. ``throughput`` is transfers a cycle in long packets.
+
+    Members
+    -------
+    i, o : :py:`stream.Signature`
+        Payloads are structures of the unit.
+    """
+    notes = ()
+    cadence = "elastic"
+    beats = 1, 1
+
+    def __init__(self, parameters, i, o):
+        self._parameters = parameters
+        super().__init__({"i": In(stream.Signature(i)), "o": Out(stream.Signature(o))})
+
+    @property
+    def parameters(self):
+        return self._parameters

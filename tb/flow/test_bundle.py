@@ -1,19 +1,22 @@
 """The emitted directory works by itself."""
+import json
 import os
 import re
 import shutil
 import subprocess
 import sys
+from dataclasses import replace
 
 import pytest
 
 from mxbench import verilator
 from mxforge import __version__, catalog
-from mxforge.emit import emit
+from mxforge.emit import CLOCKS, emit
 from mxforge.flow import bundle
 
 ENTRIES = {name: catalog.ENTRIES[name] for name in (
-    "dequantizer_e2m1_fp16", "dequantize1_fp32", "quantizer_e2m1_serial", "scaled_dot_e2m1_serial")} | {
+    "dequantizer_e2m1_fp16", "dequantize1_fp32", "quantizer_e2m1_serial", "dual_quantizer_stochastic",
+    "scaled_dot_e2m1_serial", "quantizer_axis", "unpacker_e2m1_32")} | {
     entry.name: entry for entry in (
         catalog.Entry(name="interleaved", unit="dot_accumulator", parameters={
             "block_size": 4, "lanes": 2, "slots": 5, "accumulation": "fp32_fused", "stages": 14}),
@@ -94,7 +97,7 @@ def test_missing_compiler_gets_one_line(tmp_path):
 def test_package_and_template_fit_the_verilog(name, tmp_path):
     """A top made of the instantiation template alone passes lint with the package and the unit."""
     folder = emitted(name, tmp_path)
-    ports = [port for port in ("clk", "rst") if f".{port}({port})" in (folder / f"{name}_template.svh").read_text()]
+    ports = [port for port in CLOCKS if f".{port}({port})" in (folder / f"{name}_template.svh").read_text()]
     top = tmp_path / "top.sv"
     # What the template declares is left open here; no rule is waived for the unit.
     top.write_text("/* verilator lint_off UNUSEDSIGNAL */\n/* verilator lint_off UNDRIVEN */\n"
@@ -117,6 +120,66 @@ def test_core_file_lints_in_fusesoc(name, tmp_path):
     package.write_text(package.read_text().replace("endpackage", "  localparam int SPARE = 1;\nendpackage"))
     with pytest.raises(verilator.ToolError, match="SPARE"):
         verilator.run_tool(fusesoc, env=environment, cwd=tmp_path)
+@pytest.mark.parametrize("name", ["dequantizer_e2m1_fp16", "dot_accumulator_axis", "lfsr"])
+def test_constants_describe_the_package(name, tmp_path):
+    """Checked by Verilator as it elaborates."""
+    folder = emitted(name, tmp_path)
+    manifest = json.loads((folder / f"{name}.json").read_text())
+    constants = {constant["name"]: constant["value"] for constant in manifest["constants"]}
+    assert len(constants) == len(manifest["constants"]), "a name twice"
+    assert constants["LATENCY"] == manifest["latency"] and constants["INTERVAL"] == manifest["interval"]
+    package = f"{name}_pkg"
+    checks = []
+    for constant, value in constants.items():
+        literal = f'"{value}"' if isinstance(value, str) else f"64'd{value}"
+        checks.append(f"{package}::{constant} == {literal}")
+    for side in [constant.removesuffix("_WIDTH") for constant in constants
+                 if constant in ("I_WIDTH", "O_WIDTH", "S_AXIS_TDATA_WIDTH", "M_AXIS_TDATA_WIDTH")]:
+        checks.append(f"$bits({package}::{side.lower()}_t) == {package}::{side}_WIDTH")
+    assert len(checks) > 10
+    top = tmp_path / "top.sv"
+
+    def lint(checks):
+        top.write_text("module top;\n" + "".join(f"  if (!({check})) $error;\n" for check in checks) + "endmodule\n")
+        tools = verilator.find()
+        files = folder / f"{package}.sv", top
+        verilator.run_tool([tools.verilator, "--lint-only", "-Wno-WIDTHEXPAND", "--top-module", "top", *files],
+                           env=tools.environment())
+
+    lint(checks)
+    with pytest.raises(verilator.ToolError, match="error"):
+        lint([*checks, f"{package}::LATENCY == 1000"])
+
+
+@pytest.mark.skipif(shutil.which("iverilog") is None, reason="Icarus is not installed (apt-get install iverilog)")
+@pytest.mark.parametrize("name", ["quantizer_stochastic", "scaled_dot", "lfsr"])
+def test_constants_are_plain_verilog(name, tmp_path):
+    manifest = emit(catalog.ENTRIES[name].component(), name)[1]
+    lines = "\n".join(constant["verilog"] for constant in manifest["constants"])
+    (tmp_path / "top.v").write_text(f"module top;\n{lines}\nendmodule\n")
+    done = subprocess.run(["iverilog", "-g2005", "-Wall", "-Wno-timescale", "-o", tmp_path / "top.vvp", tmp_path / "top.v"],
+                          capture_output=True, text=True)
+    assert (done.returncode, done.stderr) == (0, "")
+
+
+def test_constants_of_formats():
+    def constants(name, fact="value", **parameters):
+        entry = replace(catalog.ENTRIES[name], parameters=catalog.ENTRIES[name].parameters | parameters)
+        return {constant["name"]: constant[fact] for constant in emit(entry.component(), name)[1]["constants"]}
+
+    found = constants("quantizer_axis")
+    # OCP OFP8 v1.0, table 1; OCP MX v1.0, 5.4.1.
+    assert (found["ELEMENT_WIDTH"], found["ELEMENT_BIAS"]) == (8, 7)
+    assert (found["ELEMENT_MAX_CODE"], found["ELEMENT_NAN_CODE"]) == (0x7E, 0x7F)
+    assert (found["SCALE_WIDTH"], found["SCALE_BIAS"], found["SCALE_NAN_CODE"]) == (8, 127, 0xFF)
+    assert (found["BLOCK_SIZE"], found["LANES"], found["I_BEATS"], found["O_BEATS"]) == (32, 8, 4, 4)
+    assert (found["S_AXIS_TDATA_WIDTH"], found["S_AXIS_TDATA_VALUES_COUNT"], found["M_AXIS_TDATA_ELEMENTS_OFFSET"]) == (128, 8, 8)
+    assert "ELEMENT_INF_CODE" not in found and found["SOURCE_INF_CODE"] == 0x7F80
+    found = constants("dequantizer_mxint8_fp32")
+    assert found["ELEMENT_FRACTION_WIDTH"] == 6 and "ELEMENT_BIAS" not in found and "ELEMENT_NAN_CODE" not in found
+    assert "SCALE_BIAS" not in constants("lfsr")
+    seed = constants("lfsr", "verilog", seed=0xFEDC_BA98_7654_3210)["SEED"]
+    assert seed == "localparam [63:0] SEED = 64'hfedcba9876543210;"
 
 
 def test_same_input_same_bytes(tmp_path):

@@ -5,23 +5,29 @@ import importlib
 import io
 import json
 import math
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import ml_dtypes
 import numpy as np
 import pytest
+import small_minilm
 from rich.console import Console
 
+import mxgolden
 from mxbench.safetensors import write_safetensors
 from mxforge import cli
 from mxforge.errors import MxforgeError
-from mxforge.flow import demo
+from mxforge.flow import demo, weights
+from mxforge.flow.checked import Checked
+from mxforge.matmul_tile import MatmulTile
 
 ONES = np.float32(1)
 
 
 def tensors():
-    """An ordinary matrix, one with an outlier and a ragged last axis, BF16, FP16, a NaN, an Inf, zeros and integers."""
+    """An ordinary matrix, one with an outlier and a ragged last axis, one of several tiles and ragged axes, BF16, FP16, a NaN,
+    an Inf, zeros and integers."""
     rng = np.random.default_rng(7)
     outlier = rng.standard_normal((5, 45)).astype(np.float32)
     outlier[2, 3] = 3e6
@@ -34,6 +40,7 @@ def tensors():
         "half.bias": rng.standard_normal(33).astype(np.float16),
         "special": special,
         "zeros": np.zeros(64, np.float32),
+        "tiles.weight": (rng.standard_normal((40, 70)) * np.geomspace(1, 50, 70)).astype(np.float32),
         "<ids> & $x$": np.arange(4),
     }
 
@@ -74,10 +81,10 @@ def reference(array):
     amax = finite.max(axis=1, keepdims=True)
     scale = np.exp2(np.ceil(np.log2(np.where(amax > 0, amax, 448) / 448)))
     scale[~np.isfinite(rows).all(axis=1)] = np.nan
-    one = np.float32(amax.max()) / np.float32(448) or ONES
+    one = np.float32(448) / np.float32(amax.max()) if amax.any() else ONES
     e4m3 = ml_dtypes.float8_e4m3fn
     mx = (rows / scale).astype(np.float32).astype(e4m3).astype(np.float64) * scale
-    fp8 = (rows / one).astype(e4m3).astype(np.float64) * np.float64(one)
+    fp8 = (rows * one).astype(e4m3).astype(np.float64) * np.float64(np.float32(1) / one)
     return rows.astype(np.float64), mx, fp8
 
 
@@ -134,6 +141,47 @@ def test_products(done):
     assert tensor["check"]["compared"] == 48 * (1 + 32 + 32) + (48 + 3) * 33 + 48
 
 
+def mx(rows, element):
+    """Codes and values in blocks of 32 along the rows, by float64."""
+    blocks = rows.reshape(-1, 32)
+    largest, dtype = {"e4m3": (448, ml_dtypes.float8_e4m3fn), "mxint8": (127 / 64, None)}[element]
+    scale = np.exp2(np.ceil(np.log2(np.abs(blocks).max(axis=1, keepdims=True).clip(2.0 ** -120) / largest)))
+    codes = np.rint(64 * blocks / scale) if dtype is None else (blocks / scale).astype(dtype)
+    values = scale * (codes / 64 if dtype is None else codes.astype(np.float64))
+    return codes.reshape(rows.shape), values.reshape(rows.shape)
+
+
+@pytest.mark.parametrize("element", ["e4m3", "mxint8"])
+def test_two_copies(done, element):
+    """Both copies of all tiles at once, from the padded matrix and its transpose."""
+    matrix = tensors()["tiles.weight"].astype(np.float64)
+    padded = np.pad(matrix, ((0, 24), (0, 26)))
+    row_codes, rows = mx(padded, element)
+    codes, direct = mx(padded.T.copy(), element)
+    again_codes, again = mx(rows.T.copy(), element)
+    tensor = next(tensor for tensor in done[2]["tensors"] if tensor["name"] == "tiles.weight")
+    copies = tensor["copies"][element]
+    assert (copies["tiles"], copies["values"]) == (6, matrix.size)
+    for name, copy in ("direct", direct), ("requantized", again):
+        sqnr = 10 * math.log10((matrix ** 2).sum() / ((padded.T - copy) ** 2).sum())
+        assert copies[f"sqnr_{name}"] == pytest.approx(sqnr, rel=1e-6)
+    own = slice(70), slice(40)
+    assert copies["same"] == (codes == again_codes)[own].sum() < matrix.size
+    assert copies["transposed"] == (codes == row_codes.T)[own].sum() < matrix.size
+    assert copies["sqnr_direct"] - copies["sqnr_requantized"] > (1 if element == "mxint8" else -0.1)
+    assert f"Column-wise copies in {element.upper()}, 6 tiles: median {copies['sqnr_direct']:.2f} dB from the values" in done[1]
+
+
+def test_copies_are_of_matrices_with_a_tile(done):
+    assert [tensor["name"] for tensor in done[2]["tensors"] if tensor["copies"]] == ["tiles.weight"]
+
+
+def test_tiles_are_spread(monkeypatch):
+    monkeypatch.setattr(demo, "TILES", 5)
+    places = demo._tile_places(weights.Tensor("large", "F32", (3200, 3200)))
+    assert places.tolist() == [[0, 0], [768, 736], [1568, 1536], [2368, 2336], [3168, 3136]]
+
+
 def test_the_second_block_is_not_hurt_by_an_outlier_in_the_first(done):
     of = {(example["element"], example["block_size"]): example for example in done[2]["examples"]}
     error = {key: np.abs(np.divide(example["values"], demo.OUTLIER) - 1) for key, example in of.items()}
@@ -180,15 +228,17 @@ def test_chosen_tensors(file, done, sim_build, tmp_path):
     ("quantizer", "elements", (10, 32), (7, 2), "outlier.weight row 3, value 34: the quantizer gives elements 0x"),
     ("dequantizer", "values", (10, 32), (7, 2), "outlier.weight row 3, value 34: the dequantizer gives values 0x"),
     ("scaled_dot", "result", (16,), (5,), "layer.weight row 5, product of block 0: the scaled_dot gives result 0x"),
-    ("dequantizer", "values", (2, 4), (1, 0), "the outlier as e4m3 in blocks of 8, row 1, lane 0: the dequantizer gives values")])
+    ("dequantizer", "values", (1, 32), (0, 1), "the outlier as e4m3 in blocks of 8, row 0, lane 1: the dequantizer gives values"),
+    ("dual_quantizer", "column_elements", (6, 1024), (4, 37), "tiles.weight, e4m3 tile at row 32, column 64, item 37: the "
+     "dual_quantizer gives column_elements 0x")])
 def test_a_planted_mismatch_is_found(file, done, sim_build, tmp_path, monkeypatch, unit, field, shape, index, words):
-    """Golden is made wrong in one bit of the first play of that shape."""
+    """Golden is made wrong in one bit of E4M3's first play of that shape."""
     golden = importlib.import_module(f"mxgolden.{unit}")
     right, planted = golden.expected, []
 
     def wrong(parameters, inputs):
         outputs = right(parameters, inputs)
-        if outputs[field].shape == shape and not planted:
+        if outputs[field].shape == shape and not planted and parameters.get("element", "e4m3") == "e4m3":
             planted.append(outputs[field].copy())
             planted[0][index] ^= 1
             outputs = outputs | {field: planted[0]}
@@ -200,6 +250,49 @@ def test_a_planted_mismatch_is_found(file, done, sim_build, tmp_path, monkeypatc
     assert results["mismatches"] == 1
     assert f"Mismatch: {words}" in said
     assert words in html.unescape((tmp_path / "index.html").read_text())
+
+
+@pytest.fixture
+def model(done, tmp_path, sim_build, monkeypatch):
+    """A model in the place of the one that is fetched: a small one of the same make."""
+    path = small_minilm.write(tmp_path / "m.safetensors", small_minilm.arrays())
+    weights.vocabulary_beside(path).write_text("\n".join(small_minilm.PIECES))
+    monkeypatch.setattr(weights, "fetch_model", lambda build_dir, say: path)
+    monkeypatch.setattr(demo, "SENTENCE", "Unscaleable two-two scales. Two a")
+    with ThreadPoolExecutor(1) as pool:
+        tile = Checked(MatmulTile(), "matmul_tile", sim_build, pool)
+    units = demo._build() | {"matmul_tile": tile}
+    monkeypatch.setattr(demo, "_build", lambda *_: units)
+    return path
+
+
+def test_projection(model, sim_build, tmp_path):
+    status, said, results = run(None, sim_build, tmp_path / "report")
+    assert status == 0
+    projection = results["projection"]
+    # [CLS] un ##scale ##able two - two scale ##s . two a [SEP]: 13 tokens, of 24 values, by 40 columns.
+    assert (projection["tokens"], projection["k"], projection["columns"], projection["tile"]) == (13, 24, 40, [2, 2])
+    assert projection["pairs"] == 13 * 40 and projection["beats"] == 7 * 20
+    assert projection["check"] == {"compared": (14 + 40) * 33 + 13 * 40, "mismatches": 0, "told": []}
+    assert 20 < projection["sqnr"] < 50
+    tensors = sum(tensor["check"]["compared"] for tensor in results["tensors"])
+    assert results["compared"] == tensors + results["check"]["compared"] + projection["check"]["compared"]
+    words = "encoder.layer.0.intermediate.dense on the 13 tokens of a sentence, 24 to 40: 520 block pairs"
+    page = html.unescape((tmp_path / "report" / "index.html").read_text())
+    assert words in said and words in page and "“Unscaleable two-two scales. Two a”" in page
+
+
+def test_a_planted_mismatch_of_the_projection_is_found(model, sim_build, tmp_path, monkeypatch):
+    right = mxgolden.dot
+    monkeypatch.setattr(mxgolden, "dot", lambda *arguments: right(*arguments) ^ np.uint32(1))
+    status, said, results = run(None, sim_build, tmp_path / "report")
+    assert status == 1
+    assert results["mismatches"] == results["projection"]["check"]["mismatches"] == 13 * 40
+    assert "Mismatch: encoder.layer.0.intermediate.dense, D, row 0, column 0: the matmul_tile gives 0x" in said
+
+
+def test_a_file_of_ones_own_has_no_projection(done):
+    assert done[2]["projection"] is None and "tokens of a sentence" not in done[1]
 
 
 def test_interrupted_run_leaves_no_report(file, done, sim_build, tmp_path, monkeypatch):

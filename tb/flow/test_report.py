@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from mxforge.flow import report
-from mxforge.flow.demo import OUTLIER, BlockErrors, Comparison, Example, Loss, Results, TensorResult
+from mxforge.flow.demo import OUTLIER, BlockErrors, Comparison, Copies, Example, Loss, Results, TensorResult
 
 NAME = "<b>$x$ & 'y'</b>.weight"
 
@@ -28,6 +28,9 @@ def results():
     results.blocks = BlockErrors(name=NAME, amax=np.geomspace(1, 100, 16).astype(np.float32), mx=errors, fp8=2 * errors)
     results.examples = [Example(element=element, block_size=size, scales=[127] * (8 // size), values=list(OUTLIER))
                         for element in ("e4m3", "mxint8") for size in (8, 4)]
+    for which in results.tensors:
+        for element, noise in ("e4m3", 1.01e-3), ("mxint8", 2e-3):
+            which.copies[element] = Copies(tiles=3, values=200, signal=1.0, direct=1e-3, requantized=noise, same=190, transposed=90)
     return results
 
 
@@ -73,7 +76,7 @@ def test_page_needs_nothing_beside_it(results, tmp_path):
 def test_page_is_for_everyone(results, tmp_path):
     page = Reader(page_of(results, tmp_path))
     pictures = [attributes for tag, attributes in page.elements if tag == "svg"]
-    assert len(pictures) == 5 and all(picture["role"] == "img" and picture["aria-label"] for picture in pictures)
+    assert len(pictures) == 6 and all(picture["role"] == "img" and picture["aria-label"] for picture in pictures)
     assert sum(tag == "figcaption" for tag, _ in page.elements) == len(pictures)
     assert ("html", {"lang": "en"}) in page.elements
     assert any(attributes.get("name") == "viewport" for _, attributes in page.elements)
@@ -119,6 +122,31 @@ def test_findings_are_plain(results):
     said = " ".join(report.findings(results))
     assert "better in 0, worse in 1" in said and "MXFP8 is not the more precise" in said
     assert "4.0 times as many" in said
+
+
+def test_copies_are_told(results, tmp_path):
+    page = Reader(page_of(results, tmp_path))
+    words = re.sub(r"\s+", " ", " ".join(page.words))
+    assert ("Column-wise copies in MXINT8, 6 tiles: median 30.00 dB from the values, 26.99 dB from row-wise copies; 95 % of codes "
+            "alike.") in words
+    assert "45 % of the codes agree" in words
+    assert "it is not E4M3 that asks for both copies" in words
+    assert words.count("30.00 26.99 95 45") == 2
+    figures = json.loads((tmp_path / "new" / "report" / "results.json").read_text())
+    assert figures["tensors"][0]["copies"]["mxint8"]["sqnr_requantized"] == pytest.approx(26.9897)
+    # Where E4M3 loses by it as well, nothing is said in its favour.
+    for which in results.tensors:
+        which.copies["e4m3"].requantized = 2e-3
+    assert "it is not E4M3" not in " ".join(report.findings(results))
+
+
+def test_copies_without_a_figure(results, tmp_path):
+    """Of a matrix of zeros there is no SQNR, and none of an exact copy: the table has them all the same."""
+    results.tensors[0].copies["mxint8"].signal = results.tensors[0].copies["mxint8"].direct = 0.0
+    results.tensors[0].copies["mxint8"].requantized = 0.0
+    words = re.sub(r"\s+", " ", " ".join(Reader(page_of(results, tmp_path)).words))
+    assert "in MXINT8, 3 tiles: median" in words
+    assert "- - 95 45" in words
 
 
 def test_little_to_show(tmp_path):

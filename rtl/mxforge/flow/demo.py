@@ -1,5 +1,4 @@
 """Real weights through the emitted Verilog: every bit compared with golden, and what is lost of them."""
-import importlib
 import math
 import os
 import time
@@ -19,42 +18,33 @@ import mxgolden
 from mxbench import verilator
 
 from ..dequantizer import Dequantizer
-from ..emit import emit
-from ..pipeline import Streamed
+from ..dual_quantizer import DualQuantizer
+from ..matmul_tile import MatmulTile
 from ..quantizer import Quantizer
 from ..scaled_dot import ScaledDot
-from . import player, report, weights
+from . import matmul, minilm, report, weights
+from .checked import TOLD, Checked, Comparison
 from .files import check_folder
 
-__all__ = ["OUTLIER", "BlockErrors", "Comparison", "Example", "Loss", "Results", "TensorResult", "run"]
+__all__ = ["OUTLIER", "BlockErrors", "Comparison", "Copies", "Example", "Loss", "ProjectionResult", "Results", "TensorResult",
+           "run"]
 
 BLOCK_SIZE = 32
 # Values in work at a time: tensors are read and played in pieces of this many.
 PIECE = 1 << 20
-# Mismatches that are told in words.
-TOLD = 10
 # Rows of each matrix that are multiplied.
 ROWS = 64
+# Tiles of each matrix that are quantized both along rows and along columns.
+TILES = 128
 # A picture of fewer blocks says little.
 PICTURED = 64
 # Octaves below a tensor's largest magnitude that are told apart; the last takes the rest.
 OCTAVES = 32
-# Elements that the outlier is shown with.
+# Elements that the outlier is shown with, and the two copies of a tile.
 EXAMPLES = "e4m3", "mxint8"
+# What the model reads; its activations are multiplied.
+SENTENCE = "Block scales let eight bits carry what used to take thirty-two."
 OUTLIER = (0.5, -1.2, 0.8, 250.0, -0.9, 1.5, -0.2, 0.6)
-
-
-@dataclass(kw_only=True)
-class Comparison:
-    """Bit patterns compared with golden, those that differ, and the first of them in words."""
-    compared: int = 0
-    mismatches: int = 0
-    told: list = field(default_factory=list)
-
-    def add(self, other):
-        self.compared += other.compared
-        self.mismatches += other.mismatches
-        self.told = (self.told + other.told)[:TOLD]
 
 
 @dataclass(kw_only=True)
@@ -69,10 +59,35 @@ class Loss:
 
 
 @dataclass(kw_only=True)
+class Copies:
+    """The column-wise copy of ``tiles`` of a matrix, quantized from the values (``direct``) and from the dequantized
+    row-wise copy (``requantized``): the energy of their errors beside the ``signal``'s.
+
+    Of ``values`` codes, ``same`` are alike in both, and ``transposed`` in the first and the transposed row-wise copy.
+    """
+    tiles: int
+    values: int
+    signal: float
+    direct: float
+    requantized: float
+    same: int
+    transposed: int
+
+    @property
+    def sqnr_direct(self):
+        return decibels(self.signal, self.direct)
+
+    @property
+    def sqnr_requantized(self):
+        return decibels(self.signal, self.requantized)
+
+
+@dataclass(kw_only=True)
 class TensorResult:
     """Figures of a tensor: MXFP8 (``mx``) beside conventional FP8 with one FP32 scale for the tensor (``fp8``).
 
-    ``padding`` counts the zeros that filled its rows up to whole blocks; ``products``, the block pairs multiplied.
+    ``padding`` counts the zeros that filled its rows up to whole blocks; ``products``, the block pairs multiplied; ``copies``
+    is by elements.
     ``not_finite`` counts NaN and Inf, ``lost`` the finite values that came back as neither; the losses are of the rest.
     """
     name: str
@@ -89,6 +104,7 @@ class TensorResult:
     fp8: Loss = field(default_factory=Loss)
     products: int = 0
     product_sqnr: float = math.nan
+    copies: dict = field(default_factory=dict)
     check: Comparison = field(default_factory=Comparison)
 
     @property
@@ -119,6 +135,24 @@ class Example:
 
 
 @dataclass(kw_only=True)
+class ProjectionResult:
+    """A linear layer of the model on the activations of ``sentence``, by a tile of ``tile`` rows and columns: (``tokens``, ``k``)
+    by (``k``, ``columns``), ``pairs`` of blocks in ``beats`` of the tile. ``sqnr`` in dB, against float64.
+    """
+    name: str
+    sentence: str
+    tokens: int
+    k: int
+    columns: int
+    tile: tuple
+    pairs: int
+    beats: int
+    sqnr: float
+    seconds: float
+    check: Comparison
+
+
+@dataclass(kw_only=True)
 class Results:
     """All figures of a run. ``check`` is of the examples and facts, which belong to no tensor.
 
@@ -132,6 +166,7 @@ class Results:
     sizes: dict = field(default_factory=lambda: {name: np.zeros(OCTAVES) for name in ("count", "mx", "fp8")})
     blocks: BlockErrors | None = None
     examples: list = field(default_factory=list)
+    projection: ProjectionResult | None = None
     facts: dict = field(default_factory=dict)
     check: Comparison = field(default_factory=Comparison)
     seconds: dict = field(default_factory=dict)
@@ -143,17 +178,21 @@ class Results:
         return sum(getattr(value, second) if second else value for value in values)
 
     @property
+    def _checks(self):
+        return [part.check for part in (*self.tensors, self, self.projection) if part is not None]
+
+    @property
     def compared(self):
-        return self.total("check.compared") + self.check.compared
+        return sum(check.compared for check in self._checks)
 
     @property
     def mismatches(self):
-        return self.total("check.mismatches") + self.check.mismatches
+        return sum(check.mismatches for check in self._checks)
 
     @property
     def told(self):
         """The first mismatches in words."""
-        return [line for tensor in [*self.tensors, self] for line in tensor.check.told][:TOLD]
+        return [line for check in self._checks for line in check.told][:TOLD]
 
     @property
     def notes(self):
@@ -176,44 +215,19 @@ def decibels(signal, noise):
     return 10 * math.log10(signal / noise) if noise else math.inf
 
 
-class _Unit:
-    """A unit's Verilog, being built in ``pool`` to be played, beside its golden."""
-    def __init__(self, component, name, build_dir, pool):
-        text, self.manifest = emit(Streamed(component), name)
-        self._golden = importlib.import_module(f"mxgolden.{self.manifest['unit']}")
-        self._player = pool.submit(player.build, text, self.manifest, build_dir)
-
-    def wait(self):
-        self._player.result()
-
-    @property
-    def output_width(self):
-        """Bits of the output's payload."""
-        return self.manifest["ports"]["o__payload"]["width"]
-
-    def play(self, inputs, where):
-        """Outputs of the Verilog, and their `Comparison`; ``where(row, item)`` says in words what an item is part of."""
-        outputs = self._player.result().play(inputs)
-        wanted = self._golden.expected(self.manifest["parameters"], inputs)
-        comparison = Comparison()
-        for name, got in outputs.items():
-            wrong = np.argwhere(got != wanted[name])
-            comparison.add(Comparison(compared=got.size, mismatches=len(wrong), told=[
-                f"{where(*index)}: the {self.manifest['unit']} gives {name} {got[tuple(index)]:#04x}, "
-                f"golden {wanted[name][tuple(index)]:#04x}" for index in wrong[:TOLD]]))
-        return outputs, comparison
-
-
-def _build(build_dir, jobs):
+def _build(build_dir, jobs, with_tile):
     """The units of the demo, by name."""
-    components = {"quantizer": Quantizer(), "dequantizer": Dequantizer(), "scaled_dot": ScaledDot()}
+    components = {"quantizer": Quantizer(), "scaled_dot": ScaledDot()}
+    if with_tile:
+        components["matmul_tile"] = MatmulTile()
     for element in EXAMPLES:
-        components[f"dequantizer_{element}_4"] = Dequantizer(element=element, lanes=4)
+        components[f"dequantizer_{element}"] = Dequantizer(element=element)
+        components[f"dual_quantizer_{element}"] = DualQuantizer(element=element)
         for block_size in 8, 4:
             components[f"quantizer_{element}_{block_size}"] = Quantizer(element=element, block_size=block_size, lanes=4)
     with ThreadPoolExecutor(jobs) as pool:
         # Emitted one after the other: Amaranth numbers its signals without regard to threads.
-        units = {name: _Unit(component, name, build_dir, pool) for name, component in components.items()}
+        units = {name: Checked(component, name, build_dir, pool) for name, component in components.items()}
         for unit in units.values():
             unit.wait()
     return units
@@ -247,22 +261,22 @@ def _pieces(tensor):
             yield slice(row, row + rows), slice(column, column + PIECE)
 
 
-def _tensor_scale(tensor):
-    """The FP32 scale of conventional FP8, which the largest finite magnitude decides."""
+def _tensor_amax(tensor):
+    """The largest finite magnitude, which decides the FP32 scale of conventional FP8."""
     amax = np.float32(0)
     for piece in _pieces(tensor):
         values = np.abs(tensor.fp32(*piece))
         amax = max(amax, values.max(initial=0, where=np.isfinite(values)))
-    return mxgolden.quantize_tensor(np.array([amax], np.float32))[0]
+    return amax
 
 
-def _conventional(values, scale):
-    """``values`` after conventional FP8 (E4M3) under one FP32 scale and back."""
-    _, codes = mxgolden.quantize_tensor(values, scale=scale)
+def _conventional(values, amax):
+    """``values`` of a tensor after conventional FP8 (E4M3) under one FP32 scale and back."""
+    scale, codes = mxgolden.quantize_tensor(values, amax=amax)
     return mxgolden.dequantize_tensor(codes, scale).view(np.float32)
 
 
-def _examine(units, tensor, rows, columns, scale):
+def _examine(units, tensor, rows, columns, amax):
     """Send a piece of ``tensor`` through quantizer and dequantizer."""
     values = tensor.fp32(rows, columns)
     height, width = values.shape
@@ -276,10 +290,10 @@ def _examine(units, tensor, rows, columns, scale):
         return f"{tensor.name} row {row}, " + (f"values {first} to {last}" if lane is None else f"value {first + lane}")
 
     quantized, check = units["quantizer"].play({"values": bits}, where)
-    dequantized, second = units["dequantizer"].play(quantized, where)
+    dequantized, second = units["dequantizer_e4m3"].play(quantized, where)
     check.add(second)
 
-    schemes = {"mx": dequantized["values"].view(np.float32), "fp8": _conventional(blocks, scale)}
+    schemes = {"mx": dequantized["values"].view(np.float32), "fp8": _conventional(blocks, amax)}
     finite = np.isfinite(blocks)
     counted = finite & np.isfinite(schemes["mx"]) & np.isfinite(schemes["fp8"])
     real = np.where(counted, blocks, 0).astype(np.float64)
@@ -289,7 +303,7 @@ def _examine(units, tensor, rows, columns, scale):
         lost=np.count_nonzero((finite & ~counted).reshape(height, -1)[:, :width]),
         signal=np.einsum("ij,ij->i", real, real), noise={}, flushed={}, sizes={})
     some = real != 0
-    below = np.frexp(448 * np.float64(scale))[1] - np.frexp(real[some])[1]
+    below = np.frexp(amax)[1] - np.frexp(real[some])[1]
     octaves = np.clip(below, 0, OCTAVES - 1)
     piece.sizes["count"] = np.bincount(octaves, minlength=OCTAVES)
     for scheme, became in schemes.items():
@@ -345,9 +359,9 @@ def _send(results, units, tensors, jobs, advance):
     """All ``tensors`` through the units."""
     def calls():
         for tensor in tensors:
-            scale = _tensor_scale(tensor)
+            amax = _tensor_amax(tensor)
             for rows, columns in _pieces(tensor):
-                yield _examine, units, tensor, rows, columns, scale
+                yield _examine, units, tensor, rows, columns, amax
 
     waiting = defaultdict(list)
     remaining = {tensor.name: sum(1 for _ in _pieces(tensor)) for tensor in tensors}
@@ -415,6 +429,99 @@ def _multiply(results, units, tensors, jobs, advance):
             advance(count)
 
 
+def _is_tiled(tensor):
+    """Whether ``tensor`` is a matrix with a whole tile."""
+    return len(tensor.shape) > 1 and min(tensor.rows, tensor.width) >= BLOCK_SIZE
+
+
+def _tile_places(tensor):
+    """First rows and columns of up to `TILES` tiles that are spread over ``tensor``."""
+    down, across = (-(-length // BLOCK_SIZE) for length in (tensor.rows, tensor.width))
+    chosen = np.unique(np.linspace(0, down * across - 1, TILES).astype(int))
+    rows, columns = np.divmod(chosen, across)
+    # Each row of tiles begins a column further on, or steps of whole rows would meet the same column always.
+    return BLOCK_SIZE * np.stack([rows, (columns + rows) % across], axis=1)
+
+
+def _tiles(tensor):
+    """`_tile_places` of ``tensor``; the tiles' values, with zeros beyond the edges; which values are the tensor's."""
+    places = _tile_places(tensor)
+    values = np.zeros((len(places), BLOCK_SIZE, BLOCK_SIZE), np.float32)
+    is_own = np.zeros(values.shape, bool)
+    for tile, (row, column) in enumerate(places.tolist()):
+        part = tensor.fp32(slice(row, row + BLOCK_SIZE), slice(column, column + BLOCK_SIZE))
+        within = tile, slice(part.shape[0]), slice(part.shape[1])
+        values[within], is_own[within] = part, True
+    return places, values, is_own
+
+
+def _two_copies(units, tensor, element):
+    """`Comparison` and `Copies` of ``tensor``: tiles through the dual quantizer, and once more from the row-wise copy."""
+    places, values, is_own = _tiles(tensor)
+    check = Comparison()
+
+    def where(tile, item=0):
+        row, column = places[tile]
+        return f"{tensor.name}, {element} tile at row {row}, column {column}, item {item}"
+
+    def play(unit, inputs, where):
+        outputs, step = units[f"{unit}_{element}"].play(inputs, where)
+        check.add(step)
+        return outputs
+
+    def quantized(values):
+        return play("dual_quantizer", {"values": values.view(np.uint32).reshape(len(places), -1)}, where)
+
+    def dequantized(copies, side):
+        outputs = play(
+            "dequantizer", {"scale": copies[f"{side}_scales"].ravel(),
+                            "elements": copies[f"{side}_elements"].reshape(-1, BLOCK_SIZE)},
+            lambda block, lane=0: f"{where(block // BLOCK_SIZE, lane)} of {side} {block % BLOCK_SIZE}")
+        return outputs["values"].view(np.float32).reshape(values.shape)
+
+    copies = quantized(values)
+    again = quantized(dequantized(copies, "row"))
+    became = {"direct": dequantized(copies, "column"), "requantized": dequantized(again, "column")}
+
+    values, is_own = values.swapaxes(1, 2), is_own.swapaxes(1, 2)
+    counted = is_own & np.isfinite(values) & np.isfinite(became["direct"]) & np.isfinite(became["requantized"])
+    real = np.where(counted, values, 0).astype(np.float64)
+    noises = {name: float(np.square(real - np.where(counted, copy, 0)).sum()) for name, copy in became.items()}
+    codes = copies["column_elements"].reshape(values.shape)
+    others = {"same": again["column_elements"].reshape(values.shape),
+              "transposed": copies["row_elements"].reshape(values.shape).swapaxes(1, 2)}
+    return check, Copies(
+        tiles=len(places), values=np.count_nonzero(is_own), signal=float(np.square(real).sum()), **noises,
+        **{name: np.count_nonzero((codes == other) & is_own) for name, other in others.items()})
+
+
+def _copy(results, units, tensors, jobs, advance):
+    """Tiles of the matrices among ``tensors``, along rows and along columns."""
+    by_name = {result.name: result for result in results.tensors}
+    calls = [(_two_copies, units, tensor, element) for tensor in tensors if _is_tiled(tensor) for element in EXAMPLES]
+    with ThreadPoolExecutor(jobs) as pool:
+        for (_, _, tensor, element), (check, copies) in zip(calls, _in_order(pool, calls, 2 * jobs), strict=True):
+            result = by_name[tensor.name]
+            result.check.add(check)
+            result.copies[element] = copies
+            advance(copies.tiles)
+def _project(results, units, model, jobs, advance):
+    """A linear layer of the fetched ``model``, on the activations of `SENTENCE`, through the tile."""
+    ids = minilm.tokens(SENTENCE, minilm.vocabulary_of(weights.vocabulary_beside(model)))
+    layer = minilm.first_projection(weights.tensors_of(model), ids)
+    tile = MatmulTile.Parameters()
+    hardware = matmul.Hardware(parameters=tile, quantizers=(units["quantizer"],) * 2, tile=units["matmul_tile"])
+    addend = np.tile(layer.bias, (len(ids), 1))
+    (tokens, k), columns = layer.inputs.shape, len(layer.weight)
+    advance(0, total=matmul.work(tile, tokens, columns, k)["Tiles"])
+    product = matmul.multiply(hardware, layer.inputs, layer.weight, addend, jobs,
+                              lambda what, count: advance(count) if what == "Tiles" else None)
+    product.check.told = [f"{layer.name}, {line}" for line in product.check.told]
+    results.projection = ProjectionResult(
+        name=layer.name, sentence=SENTENCE, tokens=tokens, k=k, columns=columns, tile=(tile.rows, tile.columns),
+        pairs=product.pairs, beats=product.beats, sqnr=product.sqnr, seconds=product.seconds, check=product.check)
+
+
 def _show_outlier(results, units):
     """`OUTLIER` in blocks of 8 and of 4."""
     for element in EXAMPLES:
@@ -424,13 +531,13 @@ def _show_outlier(results, units):
             quantized, check = units[f"quantizer_{element}_{block_size}"].play(
                 {"values": np.array(OUTLIER, np.float32).view(np.uint32).reshape(-1, block_size)}, where)
             scales = quantized["scale"]
-            outputs, second = units[f"dequantizer_{element}_4"].play(
-                {"scale": np.repeat(scales, block_size // 4), "elements": quantized["elements"].reshape(-1, 4)}, where)
+            outputs, second = units[f"dequantizer_{element}"].play(
+                {"scale": scales, "elements": np.pad(quantized["elements"], ((0, 0), (0, BLOCK_SIZE - block_size)))}, where)
             results.check.add(check)
             results.check.add(second)
             results.examples.append(Example(
                 element=element, block_size=block_size, scales=scales.tolist(),
-                values=outputs["values"].view(np.float32).ravel().tolist()))
+                values=outputs["values"].view(np.float32)[:, :block_size].ravel().tolist()))
 
 
 def _check_facts(results, units):
@@ -492,23 +599,29 @@ def run(file=None, names=(), build_dir="sim_build", report_dir=None, jobs=None, 
     verilator.find()
     verilator.require_compilers()
     source = weights.MODEL_NAME if file is None else Path(file).name
-    tensors, skipped = weights.choose(weights.tensors_of(
-        weights.fetch_model(build_dir, console.print) if file is None else file), names)
+    model = weights.fetch_model(build_dir, console.print) if file is None else file
+    tensors, skipped = weights.choose(weights.tensors_of(model), names)
     results = Results(source=source, skipped=[f"{tensor.name} {tensor.obstacle}" for tensor in skipped])
 
     started = time.perf_counter()
     with console.status("Building the units' Verilog in Verilator"):
-        units = _build(build_dir, jobs)
+        units = _build(build_dir, jobs, file is None)
     results.seconds["build"] = time.perf_counter() - started
 
     with _progress(console) as progress:
         blocks = progress.add_task("Blocks quantized and back", total=sum(map(_block_count, tensors)))
         total = sum(min(ROWS, tensor.rows) * _block_count(tensor) // tensor.rows for tensor in _multiplied(tensors))
         products = progress.add_task("Block products", total=total, visible=total > 0)
+        total = sum(len(_tile_places(tensor)) for tensor in tensors if _is_tiled(tensor)) * len(EXAMPLES)
+        tiles = progress.add_task("Tiles by row and column", total=total, visible=total > 0)
         started = time.perf_counter()
         _send(results, units, tensors, jobs, lambda count: progress.advance(blocks, count))
         results.seconds["blocks"] = time.perf_counter() - started
         _multiply(results, units, tensors, jobs, lambda count: progress.advance(products, count))
+        _copy(results, units, tensors, jobs, lambda count: progress.advance(tiles, count))
+        if file is None:
+            tiles = progress.add_task("Tiles of a projection")
+            _project(results, units, model, jobs, lambda count, **facts: progress.update(tiles, advance=count, **facts))
         _show_outlier(results, units)
         _check_facts(results, units)
 
@@ -518,6 +631,10 @@ def run(file=None, names=(), build_dir="sim_build", report_dir=None, jobs=None, 
         console.print(line, markup=False)
     console.print(f"{results.compared:,} bit patterns compared with golden, {results.mismatches:,} mismatches; "
                   f"{results.total('blocks') / results.seconds['blocks']:,.0f} blocks/s")
+    for line in report.copies(results):
+        console.print(line)
+    if results.projection is not None:
+        console.print(report.projection(results.projection))
     for line in results.told:
         console.print(f"Mismatch: {line}", markup=False)
     console.print(f"Report: {page}")

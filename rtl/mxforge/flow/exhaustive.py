@@ -20,7 +20,7 @@ from rich.table import Table
 import mxgolden
 from mxbench import verilator
 
-from .. import emit
+from .. import catalog, emit
 from ..errors import MxforgeError
 from ..formats import ELEMENTS, WIDES
 from . import player
@@ -48,8 +48,7 @@ class _Sweep:
         return self.parameters["lanes"]
 
     def component(self):
-        module = importlib.import_module(f"mxforge.{self.unit}")
-        return getattr(module, "".join(map(str.capitalize, self.unit.split("_"))))(**self.parameters, stages=0)
+        return catalog.UNITS[self.unit](**self.parameters, stages=0)
 
     def __str__(self):
         facts = [value for name, value in self.parameters.items() if name != "lanes"]

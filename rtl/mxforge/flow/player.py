@@ -15,11 +15,12 @@ from pathlib import Path
 import numpy as np
 
 from mxbench import verilator
-from mxbench.manifest import dtype_of
+from mxbench.manifest import as_streams, dtype_of
 
 __all__ = ["Player", "ProtocolError", "Statistics", "build", "check", "check_waves"]
 
-_FLAGS = ("-O3", "-CFLAGS", "-O2", "--timescale", "1ns/1ns")
+# A module with many instances stays one in C++ too.
+_FLAGS = ("-O3", "--inline-mult", "2000", "--timescale", "1ns/1ns")
 _TRACES = {".fst": ("--trace-fst",), ".vcd": ("--trace-vcd",)}
 # Rows that are packed at a time: small enough for the cache, large enough that NumPy's calls don't count.
 _PACKED_BYTES = 1 << 20
@@ -36,13 +37,16 @@ class Statistics:
     """What a play measured, in cycles; ``latency`` and ``interval`` as the manifest defines them, at full speed only.
 
     Where an input doesn't always give an output, ``latency`` is that of the last input, if that gave one. ``interval`` is
-    None with less than two inputs, both are with stalls.
+    None with less than two inputs, both are with stalls. ``input_rate`` and ``output_rate`` are transfers a cycle, from the
+    first to the last.
     """
     cycles: int
     inputs: int
     outputs: int
     latency: int | None
     interval: float | None
+    input_rate: float
+    output_rate: float
 
 
 class _Beats:
@@ -163,7 +167,7 @@ class Player:
     def __init__(self, program, manifest, waves_program):
         self._program = program
         self._waves_program = waves_program
-        self._counted = manifest["cadence"] != "some"
+        self._counted = manifest["cadence"] not in ("some", "elastic")
         prefix = "__payload" if manifest["streamed"] else ""
         self._inputs = _Beats(manifest["ports"][f"i{prefix}"], manifest["beats"]["i"])
         self._outputs = _Beats(manifest["ports"][f"o{prefix}"], manifest["beats"]["o"])
@@ -294,12 +298,16 @@ class Player:
     def _statistics(self, counts, full_speed):
         first_complete, first_output = counts.pop("first_complete"), counts.pop("first_output")
         first_input, last_input, last_output = counts.pop("first_input"), counts.pop("last_input"), counts.pop("last_output")
+        input_rate = counts["inputs"] / (last_input - first_input + 1)
+        output_rate = counts["outputs"] / (last_output - first_output + 1)
         latency = interval = None
         if full_speed and counts["outputs"]:
-            latency = first_output - first_complete if self._counted else last_output - last_input
+            # A row's output beats come one after the other.
+            first_of_last = last_output - (self._outputs.beats - 1)
+            latency = first_output - first_complete if self._counted else first_of_last - last_input
         if full_speed and counts["inputs"] > 1:
             interval = (last_input - first_input) / (counts["inputs"] - 1)
-        return Statistics(latency=latency, interval=interval, **counts)
+        return Statistics(latency=latency, interval=interval, input_rate=input_rate, output_rate=output_rate, **counts)
 
 
 def _read(pipe, array):
@@ -316,6 +324,7 @@ def check(manifest, inputs):
 
     Needs no build.
     """
+    manifest = as_streams(manifest)
     port = manifest["ports"]["i__payload" if manifest["streamed"] else "i"]
     rows, _ = _Beats(port, manifest["beats"]["i"]).check(inputs)
     return {field["name"]: rows[field["name"]].astype(dtype_of(field["width"]), copy=False) for field in port["fields"]}
@@ -328,8 +337,13 @@ def check_waves(path):
 
 
 def build(text, manifest, build_dir):
-    """The `Player` of Verilog ``text`` and its ``manifest``, built below ``build_dir`` once for each content."""
+    """The `Player` of Verilog ``text`` and its ``manifest``, built below ``build_dir`` once for each content.
+
+    An AXI4-Stream top is played with ``tlast`` as a field of its payloads, see :func:`mxbench.manifest.as_streams`.
+    """
     tools = verilator.find()
+    if manifest.get("axi"):
+        text, manifest = _as_streams(text, manifest)
     source = _source(manifest)
 
     def program(trace=()):
@@ -350,6 +364,7 @@ def build(text, manifest, build_dir):
                 verilator.run_tool(
                     [tools.verilator, "--cc", "--exe", "--build", "--top-module", manifest["name"], "--prefix", "Vtop",
                      "-Mdir", folder / "obj_dir", "-o", "player", *flags, "-LDFLAGS", library,
+                     "-CFLAGS", f"-include {library.with_name('model.h')}",
                      verilog, folder / "player.cpp"], env=env, cwd=folder)
                 (folder / "built").touch()
         return folder / "obj_dir" / "player"
@@ -359,6 +374,28 @@ def build(text, manifest, build_dir):
         return program(_TRACES[path.suffix])
 
     return Player(program(), manifest, waves_program)
+
+
+def _as_streams(text, manifest):
+    """Verilog and manifest of an AXI4-Stream top in a module with plain streams."""
+    axi, name = manifest["ports"], f"{manifest['name']}_as_streams"
+    manifest = as_streams(manifest) | {"name": name}
+    connections = {"aclk": "clk", "aresetn": "~rst"}
+    for side, stream in ("s_axis", "i"), ("m_axis", "o"):
+        low = 0
+        for part in "data", "keep", "last":
+            port = f"{side}_t{part}"
+            width = axi[port]["width"]
+            if part == "keep" and "fields" not in axi[port]:
+                connections[port] = f"{{{width}{{1'b1}}}}" if stream == "i" else ""
+                continue
+            connections[port] = f"{stream}__payload[{low + width - 1}:{low}]"
+            low += width
+        connections |= {f"{side}_tvalid": f"{stream}__valid", f"{side}_tready": f"{stream}__ready"}
+    ports = ",\n".join(f"  {facts['dir']}put wire [{facts['width'] - 1}:0] {port}" for port, facts in manifest["ports"].items())
+    connected = ",\n".join(f"    .{port}({signal})" for port, signal in connections.items())
+    inner = name.removesuffix("_as_streams")
+    return f"{text}\nmodule {name} (\n{ports}\n);\n  {inner} top (\n{connected}\n  );\nendmodule\n", manifest
 
 
 def _source(manifest):
@@ -372,12 +409,14 @@ def _source(manifest):
     def port(name):
         return f"top.{member(name)}" if name in ports else "absent"
 
+    is_elastic = manifest["cadence"] == "elastic"
+    latency, interval = (manifest[fact][1] if is_elastic else manifest[fact] for fact in ("latency", "interval"))
     values = {
         "NAME": manifest["name"],
         "STREAMED": str(bool(manifest["streamed"])).lower(),
         "MARKED": str(f"o{mark}valid" in ports).lower(),
-        "COUNTED": str(manifest["cadence"] != "some").lower(),
-        "LATENCY": manifest["latency"], "INTERVAL": manifest["interval"],
+        "COUNTED": str(manifest["cadence"] not in ("some", "elastic")).lower(),
+        "LATENCY": latency, "INTERVAL": interval, "MOST": interval if is_elastic else 1,
         "BEATS": manifest["beats"]["i"] if manifest["cadence"] == "blocks" else 1,
         "INPUT_WIDTH": ports[f"i{payload}"]["width"],
         "INPUT": member(f"i{payload}"), "OUTPUT": member(f"o{payload}"),

@@ -19,7 +19,7 @@ from matplotlib.ticker import FixedLocator, FuncFormatter, MaxNLocator, NullLoca
 
 from .. import __version__
 
-__all__ = ["decibels", "findings", "percent", "write"]
+__all__ = ["copies", "decibels", "findings", "percent", "projection", "write"]
 
 # Drawn in colours that stand for the page's own, so that pictures follow light and dark.
 _COLOURS = {"ink": "#010101", "muted": "#020202", "line": "#030303", "mx": "#040404", "fp8": "#050505", "page": "#060606"}
@@ -81,6 +81,42 @@ def _comparable(tensors):
     return [tensor for tensor in tensors if math.isfinite(tensor.sqnr_mx) and math.isfinite(tensor.sqnr_fp8)]
 
 
+def _copied(results, element):
+    """The tensors with comparable `Copies` in ``element``."""
+    return [tensor for tensor in results.tensors if element in tensor.copies and all(
+        math.isfinite(sqnr) for sqnr in (tensor.copies[element].sqnr_direct, tensor.copies[element].sqnr_requantized))]
+
+
+def _copied_elements(results):
+    return [element for element in dict.fromkeys(element for tensor in results.tensors for element in tensor.copies)
+            if _copied(results, element)]
+
+
+def _median_copies(results, element):
+    """SQNR of the column-wise copy in the median matrix, made from the values and re-quantized."""
+    of = [tensor.copies[element] for tensor in _copied(results, element)]
+    return statistics.median(copy.sqnr_direct for copy in of), statistics.median(copy.sqnr_requantized for copy in of)
+
+
+def copies(results):
+    """What was measured of column-wise copies in each element, a line each; medians are over matrices."""
+    for element in _copied_elements(results):
+        of = [tensor.copies[element] for tensor in _copied(results, element)]
+        direct, requantized = _median_copies(results, element)
+        values = sum(copy.values for copy in of)
+        yield (f"Column-wise copies in {element.upper()}, {count(sum(copy.tiles for copy in of), 'tile')}: median {direct:.2f} dB "
+               f"from the values, {requantized:.2f} dB from row-wise copies; "
+               f"{percent(sum(copy.same for copy in of), values)} % of codes alike.")
+
+
+def projection(one):
+    """What went through the tile, in a sentence."""
+    rows, columns = one.tile
+    return (f"{one.name} on the {one.tokens} tokens of a sentence, {one.k:,} to {one.columns:,}: {one.pairs:,} block pairs "
+            f"through a tile of {rows} by {columns} dot units; {one.check.mismatches:,} of {one.check.compared:,} bit patterns "
+            f"differ from golden, SQNR against float64 {decibels(one.sqnr)} dB.")
+
+
 def findings(results):
     """What the figures say, in sentences, favourable or not."""
     said = []
@@ -116,6 +152,20 @@ def findings(results):
             f"Products: {results.total('products'):,} block pairs went through the dot unit, rows of the matrices times random "
             "activations, these in MXFP8 too. Against the products of the numbers before quantization the median matrix has "
             f"{statistics.median(products):.1f} dB.")
+    said += copies(results)
+    elements = _copied_elements(results)
+    losses = {element: np.subtract(*_median_copies(results, element)) for element in elements}
+    if abs(losses.get("e4m3", math.inf)) < _EQUAL < losses.get("mxint8", -math.inf):
+        said.append(
+            "So it is not E4M3 that asks for both copies to be made from the values: its elements have exponents, and three "
+            "mantissa bits that have been rounded once are exact under any other power of two, but at the ends of the range. "
+            "MXINT8's elements have none: under another scale they are rounded again.")
+    if elements:
+        of = [tensor.copies[element] for element in elements for tensor in _copied(results, element)]
+        said.append(
+            "The row-wise copy with its codes transposed is no column-wise copy: "
+            f"{percent(sum(copy.transposed for copy in of), sum(copy.values for copy in of))} % of the codes agree, zeros and "
+            "those whose row and column happen to have the same scale.")
     said.append(f"Size: {size(results.total('bytes'))} in the file, {size(results.total('mx.bytes'))} as MXFP8 "
                 f"({8 * results.total('mx.bytes') / results.total('values'):.2f} bits a value, scales and padding included).")
     return said
@@ -183,6 +233,42 @@ def _sqnr_picture(results):
     some = f"the {len(shown)} largest of {len(tensors)} {which}" if len(shown) < len(tensors) else f"all {len(shown)} {which}"
     return _picture(figure, "sqnr", "Precision of each tensor",
                     f"Signal to quantization noise of {some}. Figures of every tensor are in the table below.")
+
+
+def _copies_picture(results):
+    elements = _copied_elements(results)
+    if not elements:
+        return None
+    tensors = [tensor for tensor in results.tensors if any(tensor in _copied(results, element) for element in elements)]
+    shown = sorted(sorted(tensors, key=lambda tensor: -tensor.values)[:_SHOWN], key=tensors.index)
+    figure, panels = _axes(7, 1.3 + 0.19 * len(shown), ncols=len(elements), sharey=True, squeeze=False)
+    for axes, element in zip(panels[0], elements, strict=True):
+        at = [place for place, tensor in enumerate(shown) if tensor in _copied(results, element)]
+        direct, again = (np.array([getattr(shown[place].copies[element], name) for place in at])
+                         for name in ("sqnr_direct", "sqnr_requantized"))
+        axes.hlines(at, np.minimum(direct, again), np.maximum(direct, again), color=_COLOURS["muted"], linewidth=1)
+        axes.plot(again, at, linestyle="", markersize=5.5, **_FP8 | {"label": "re-quantized from the row-wise copy"})
+        axes.plot(direct, at, linestyle="", markersize=4, **_MX | {"label": "quantized from the values"})
+        axes.set_title(element.upper())
+        low, high = min(*direct, *again), max(*direct, *again)
+        margin = max(0.5, 0.05 * (high - low))
+        axes.set_xlim(low - margin, high + margin)
+        axes.xaxis.set_major_locator(MaxNLocator(5))
+        axes.grid(axis="x")
+        axes.spines["left"].set_visible(False)
+        axes.tick_params(axis="y", length=0)
+    panels[0, 0].set_yticks(range(len(shown)), [_label(tensor.name) for tensor in shown], fontsize=8.5)
+    panels[0, 0].set_ylim(len(shown) - 0.4, -0.6)
+    figure.supxlabel("SQNR of the column-wise copy in dB, to the right is better (the axes do not begin at 0)", fontsize=9.5)
+    figure.legend(*panels[0, 0].get_legend_handles_labels(), loc="outside upper left", ncols=2)
+    which = f"The {len(shown)} largest of {len(tensors)} matrices" if len(shown) < len(tensors) else "All matrices"
+    return _picture(
+        figure, "copies", "A copy for each direction",
+        "A matrix product sums along one axis, and blocks must lie along it: a matrix that is also used transposed, as in "
+        "training, needs a row-wise and a column-wise copy. The dual quantizer makes both from the values. Here its column-wise "
+        f"copy is beside one that it made from the dequantized row-wise copy. {which} of a tile or more, up to "
+        f"{max(copy.tiles for tensor in tensors for copy in tensor.copies.values())} tiles of each, spread evenly; the table has "
+        "all figures.")
 
 
 def _octave_axis(axis):
@@ -332,14 +418,18 @@ def _finite(value):
 
 
 def _json(results):
-    figures = {name: value for name, value in vars(results).items() if name not in ("tensors", "examples", "blocks", "check")}
+    apart = "tensors", "examples", "blocks", "check", "projection"
+    figures = {name: value for name, value in vars(results).items() if name not in apart}
     return json.dumps(_finite({
         "mxforge": __version__, "compared": results.compared, "mismatches": results.mismatches, **figures,
         "totals": {name: results.total(name) for name in (
             "values", "blocks", "bytes", "products", "mx.bytes", "mx.flushed", "fp8.bytes", "fp8.flushed")},
         "findings": findings(results), "check": asdict(results.check),
+        "projection": results.projection and asdict(results.projection),
         "examples": [asdict(example) for example in results.examples],
-        "tensors": [asdict(tensor) | {"sqnr_mx": tensor.sqnr_mx, "sqnr_fp8": tensor.sqnr_fp8} for tensor in results.tensors],
+        "tensors": [asdict(tensor) | {"sqnr_mx": tensor.sqnr_mx, "sqnr_fp8": tensor.sqnr_fp8, "copies": {
+            element: asdict(copy) | {"sqnr_direct": copy.sqnr_direct, "sqnr_requantized": copy.sqnr_requantized}
+            for element, copy in tensor.copies.items()}} for tensor in results.tensors],
     }), indent=1, allow_nan=False)
 
 
@@ -348,13 +438,14 @@ def _page(results, outlier):
         loader=jinja2.FunctionLoader(lambda name: resources.files(__package__).joinpath("templates", name).read_text()),
         autoescape=True, trim_blocks=True, lstrip_blocks=True, undefined=jinja2.StrictUndefined)
     environment.filters |= {"decibels": decibels, "size": size, "count": count, "breakable": breakable}
-    environment.globals |= {"percent": percent, "nan": math.isnan}
+    environment.globals |= {"percent": percent, "nan": math.isnan, "projection": projection}
     with matplotlib.rc_context(_STYLE):
         pictures = [draw(results) for draw in (_sqnr_picture, _size_picture, _error_picture, _scales_picture)]
         example = _example_picture(results, outlier)
+        two_copies = _copies_picture(results)
     return environment.get_template("report.html.j2").render(
         results=results, version=__version__, findings=findings(results), pictures=[picture for picture in pictures if picture],
-        example=example, examples=_examples(results, outlier))
+        example=example, examples=_examples(results, outlier), copies=two_copies, copied=_copied_elements(results))
 
 
 def _replace(path, text):

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from mxbench import verilator
+from mxbench.manifest import has_marks, marks
 
 from ..emit import emit, manifest_of
 from ..errors import MxforgeError
@@ -35,9 +36,24 @@ def _difference(got, expected):
     return None
 
 
+def _add_marks(manifest, inputs):
+    if inputs and has_marks(manifest, "i") and "tlast" not in inputs:
+        first = next(iter(inputs.values()))
+        inputs["tlast"] = np.zeros((len(first) if first.ndim else 0, manifest["beats"]["i"]), np.uint8)
+
+
+def _expected(golden, manifest, inputs):
+    fields = {name: values for name, values in inputs.items() if name != "tlast"}
+    expected = golden.expected(manifest["parameters"], fields)
+    if manifest["axi"] and has_marks(manifest, "o"):
+        expected["tlast"] = marks(manifest, inputs, len(next(iter(expected.values()))))
+    return expected
+
+
 def run(entry, vectors, output, build_dir, *, check=False, waves=None, stalls=None, progress=None):
     """Play the arrays of the file ``vectors`` through a catalogue entry's Verilog and save what comes out to ``output``.
 
+    An AXI4-Stream top may have ``tlast`` beside the arrays of its fields, and gives it back; without it no packet ends.
     ``check`` compares it with golden. ``waves``: a file for them; ``stalls``: a seed for idle inputs and back-pressure.
     ``progress``: a :class:`rich.progress.Progress`. ``MxforgeError`` for what the user can mend.
     """
@@ -50,12 +66,14 @@ def run(entry, vectors, output, build_dir, *, check=False, waves=None, stalls=No
         raise MxforgeError(f"the waves would replace {waves}; --waves must be another file")
     manifest = manifest_of(entry.component(), entry.name)
     inputs = load_arrays(vectors)
+    if entry.axi:
+        _add_marks(manifest, inputs)
     golden = importlib.import_module(f"mxgolden.{entry.unit}")
     try:
         inputs = player.check(manifest, inputs)
         if hasattr(golden, "check_inputs"):
             golden.check_inputs(manifest["parameters"], inputs)
-        expected = golden.expected(manifest["parameters"], inputs) if check else None
+        expected = _expected(golden, manifest, inputs) if check else None
         if waves is not None:
             player.check_waves(waves)
     except ValueError as error:

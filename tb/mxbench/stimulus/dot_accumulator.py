@@ -1,9 +1,11 @@
 """Block pairs for the dot accumulator."""
+from dataclasses import dataclass
+
 import numpy as np
 
 from .floats import CODE_WIDTHS, codes, scales, wide_values
 
-__all__ = ["blocks", "classes"]
+__all__ = ["blocks", "classes", "marks", "products"]
 
 # Exponent of the last bit of a product of two elements, per element.
 LSB = {"e4m3": -9, "e5m2": -16, "e3m2": -4, "e2m3": -3, "e2m1": -1, "mxint8": -6}
@@ -44,8 +46,42 @@ def _fp32(sign, exponent, mantissa):
     return ((sign << 31) | (field << 23) | np.where(field == 0, subnormal, mantissa)).astype(np.uint32)
 
 
+@dataclass(frozen=True)
+class Marks:
+    """Which rows, slot after slot, start and end a product: ``product``, its number, ``step``, the row within it, ``first`` and
+    ``last``; and how many ``products`` there are.
+    """
+    products: int
+    product: np.ndarray
+    step: np.ndarray
+    first: np.ndarray
+    last: np.ndarray
+
+
+def marks(parameters, count, rng):
+    """The `Marks` of ``count`` rows."""
+    p = parameters
+    slots = p["slots"]
+    longest = p["max_blocks"] if p["max_blocks"] <= 64 else 40
+    lengths = [n for slot in range(slots) for n in _lengths(len(range(slot, count, slots)), longest, rng)]
+    product = np.repeat(np.arange(len(lengths)), lengths)
+    step = np.arange(count) - np.repeat(np.cumsum(lengths) - lengths, lengths)
+    last = step == np.repeat(np.array(lengths) - 1, lengths)
+    # Results on the way, and rows that go on after them.
+    last |= rng.random(count) < 0.1
+    goes_on = rng.random(len(lengths)) < 0.1
+    edges = np.cumsum([0] + [len(range(slot, count, slots)) for slot in range(slots)])[:-1]
+    first = (step == 0) & (~goes_on[product] | np.isin(np.arange(count), edges))
+    return Marks(len(lengths), product, step, first, last)
+
+
 def blocks(parameters, count, rng):
-    """``count`` rows, of products that each follow one theme:
+    """``count`` rows, of products that each follow one theme."""
+    return products(parameters, marks(parameters, count, rng), rng)
+
+
+def products(parameters, marks, rng):
+    """Rows for `Marks`; the themes of products are:
 
     * wild: any codes, any scales;
     * like: finite codes, scales near each other;
@@ -59,30 +95,18 @@ def blocks(parameters, count, rng):
     p = parameters
     radius, slots = p["window"], p["slots"]
     a, b = p["a_element"], p["b_element"]
-    longest = p["max_blocks"] if p["max_blocks"] <= 64 else 40
-
-    # Rows slot by slot, each slot's in products.
-    lengths = [n for slot in range(slots) for n in _lengths(len(range(slot, count, slots)), longest, rng)]
-    product = np.repeat(np.arange(len(lengths)), lengths)
-    step = np.arange(count) - np.repeat(np.cumsum(lengths) - lengths, lengths)
-    last = step == np.repeat(np.array(lengths) - 1, lengths)
-    # Results on the way, and rows that go on after them.
-    last |= rng.random(count) < 0.1
-    first = step == 0
-    goes_on = rng.random(len(lengths)) < 0.1
-    edges = np.cumsum([0] + [len(range(slot, count, slots)) for slot in range(slots)])[:-1]
-    first &= ~goes_on[product] | np.isin(np.arange(count), edges)
-    theme = rng.choice(["wild", "like", "back", "units", "ends", "zeros", "traces"], len(lengths),
+    count, product, step = len(marks.step), marks.product, marks.step
+    theme = rng.choice(["wild", "like", "back", "units", "ends", "zeros", "traces"], marks.products,
                        p=[.15, .25, .15, .34, .06, .03, .02])
     row_theme = theme[product]
 
     # The scales' exponent sum: near the product's centre, and mostly in the window.
     mantissa = MANTISSA[p["target"]]
     lsb = LSB[a] + LSB[b]
-    centre = rng.integers(-radius, radius + 1, len(lengths))
+    centre = rng.integers(-radius, radius + 1, marks.products)
     # Where subnormals and overflow are, if the window reaches there.
-    edge = np.array([-149, -127, -126, 127, 103, 0])[rng.integers(0, 6, len(lengths))] - lsb
-    centre = np.where(rng.random(len(lengths)) < 0.5, centre, np.clip(edge, -radius, radius))[product]
+    edge = np.array([-149, -127, -126, 127, 103, 0])[rng.integers(0, 6, marks.products)] - lsb
+    centre = np.where(rng.random(marks.products) < 0.5, centre, np.clip(edge, -radius, radius))[product]
     far = np.array([0, 0, 0, 0, 1, -1, -2, -mantissa, -mantissa - 1, -mantissa - 1, -mantissa - 2, -mantissa - 3, -2 * mantissa,
                     -40, 24, 63, 64, -64])[rng.integers(0, 18, count)]
     near = np.rint(rng.normal(0, 4, count)).astype(np.int64)
@@ -136,7 +160,8 @@ def blocks(parameters, count, rng):
     c = np.where(trace, 0x8000_0000, c)
     c = np.where((row_theme == "zeros") | (rng.random(count) < 0.02), c & 0x8000_0000, c).astype(np.uint32)
 
-    rows = {"first": first, "last": last, "a_scale": a_scale, "a_elements": a_codes, "b_scale": b_scale, "b_elements": b_codes}
+    rows = {"first": marks.first, "last": marks.last, "a_scale": a_scale, "a_elements": a_codes, "b_scale": b_scale,
+            "b_elements": b_codes}
     if p["addend"]:
         rows["c"] = c
     taken = np.flatnonzero((step % 2 == 1) & (row_theme == "back") & (rng.random(count) < 0.8))

@@ -1,0 +1,66 @@
+"""Products of FP32 numbers, as IEEE 754 has them."""
+from dataclasses import dataclass
+
+from amaranth import *
+from amaranth.lib import data
+
+from . import parameters
+from .formats import FP32
+from .multiply import Multiplier
+from .pipeline import Cuts
+from .raw import decode
+from .unit import Unit
+
+__all__ = ["FP32Multiplier"]
+
+
+class FP32Multiplier(Unit):
+    """``a * b`` of FP32 numbers, rounded once to nearest even (IEEE 754-2019, 5.4.1): what an FP32 scale costs a lane.
+
+    Complete: subnormals are kept, in and out, with one rounding wherever the last place is; zeros and infinities have the sign
+    of both operands; what rounds beyond the largest number becomes Inf. A NaN, and Inf times zero, give the canonical NaN
+    (0x7FFFFFFF).
+
+    Design: a product of 24 by 24 bits, one shifter and one rounding adder behind it (:class:`.multiply.Multiplier`).
+
+    Cuts: the product; the shifted product; the shifter, half way; partial products, from where on the product is a sum of four
+    of 12 by 12 bits; the rounded number; the shifter's last step; the operands; the result.
+
+    Members
+    -------
+    i : ``a`` [lanes], ``b`` [lanes], bits of FP32.
+    o : ``products`` [lanes], bits of FP32.
+
+    Latency is ``stages``; one beat a cycle.
+    """
+    CUTS = "product", "shifted", "coarse", "partials", "rounded", "fine", "operands", "result"
+
+    @dataclass(frozen=True, kw_only=True)
+    class Parameters(parameters.Parameters):
+        lanes: int = parameters.integer(1, 1, 1024, "Products a cycle.")
+
+        @property
+        def cuts(self):
+            return FP32Multiplier.CUTS
+
+        def __post_init__(self):
+            super().__post_init__()
+            self.check_stages()
+
+    def __init__(self, **options):
+        p = self.Parameters(**options)
+        numbers = data.ArrayLayout(unsigned(FP32.width), p.lanes)
+        super().__init__(p, i=data.StructLayout({"a": numbers, "b": numbers}), o=data.StructLayout({"products": numbers}))
+
+    def elaborate(self, platform):
+        m = Module()
+        p = self.parameters
+        cut = Cuts(m, p.cuts, p.stages)
+
+        multiplier = Multiplier(FP32, FP32, FP32)
+        for lane in range(p.lanes):
+            a = decode(m, self.i.a[lane], FP32, f"a{lane}")
+            b = decode(m, self.i.b[lane], FP32, f"b{lane}")
+            m.d.comb += self.o.products[lane].eq(multiplier.result(m, cut, a, b, f"product{lane}"))
+
+        return m

@@ -1,0 +1,138 @@
+"""Conventional FP8: wide values to elements under one FP32 factor for a tensor, and the tensor's largest magnitude."""
+from dataclasses import dataclass
+
+from amaranth import *
+from amaranth.lib import data
+from amaranth.utils import ceil_log2
+
+from . import parameters
+from .arith import tree_max
+from .block_amax import finite_magnitude_of
+from .element_cast import Caster
+from .formats import E4M3, E5M2, E8M0, FP32, WIDES
+from .multiply import Multiplier
+from .pipeline import Cuts, delay
+from .products import through
+from .raw import decode, normalized
+from .unit import Unit
+
+__all__ = ["FP8", "TensorQuantizer"]
+
+FP8 = {f.name: f for f in (E4M3, E5M2)}
+
+
+class TensorQuantizer(Unit):
+    """Per-tensor quantizer: ``value * scale`` by a full FP32 multiplier a lane, as FP8 elements; what MX does without.
+
+    ``scale`` is the factor that values are multiplied by. Two roundings, both to nearest even, as in software that scales in FP32
+    and then converts: the product to FP32 (:class:`.FP32Multiplier`), and that to the element. What is then above the
+    largest element becomes the largest (``saturate``), or what the format has for it (``ieee``: E4M3 NaN, E5M2 Inf), and Inf as
+    well. Subnormals are kept everywhere. Zeros, and what rounds to zero, have the sign of both factors. NaN becomes 0x7F.
+
+    ``amax`` is the largest finite magnitude of the tensor so far, this beat included, from which the factor of the next tensor
+    (delayed scaling), or of this one when it comes again, follows: the largest element over it. That division, one a tensor,
+    is the host's. A beat with ``first`` starts a tensor, and so does the first after reset. NaN and Inf don't count.
+
+    Design. Lanes share the factor, taken apart once. BF16 and FP16 values are multiplied as they are, 8 and 11 bits by 24, since
+    the wider product would only have zeros more. The cast is that of :class:`.ElementCast` under a scale of 1, with no
+    normalising. The tree of maxima runs beside the multipliers, a level before each cut, over magnitude bits of the source;
+    only the largest of a beat becomes FP32, and is compared with the tensor's.
+
+    Cuts: those of :class:`.FP32Multiplier`, and of the cast, by ``cast_``.
+
+    Members
+    -------
+    i : ``scale`` 32 bits (FP32); ``values`` [lanes], bits of ``source``; ``first``.
+    o : ``elements`` [lanes], codes of ``element``; ``amax`` 31 bits: FP32 without the sign.
+    i_valid : a beat. o_valid : ``i_valid``, ``latency`` cycles later.
+
+    Latency is ``stages``; one beat a cycle.
+    """
+    CUTS = ("product", "result", "shifted", "cast_shifted", "coarse", "partials", "rounded", "cast_difference", "fine", "operands",
+            "cast_rounded", "cast_result")
+    # In the order of the data.
+    _PATH = (*Multiplier.CUTS, *(f"cast_{name}" for name in Caster.CUTS))
+    is_stateful = True
+
+    @dataclass(frozen=True, kw_only=True)
+    class Parameters(parameters.Parameters):
+        source: str = parameters.choice("fp32", WIDES, "Format of the values.")
+        element: str = parameters.choice("e4m3", FP8, "Element format.")
+        overflow: str = parameters.choice("saturate", ("saturate", "ieee"), "What a value above the largest element becomes.")
+        lanes: int = parameters.integer(32, 1, 1024, "Values a cycle.")
+
+        @property
+        def cuts(self):
+            return TensorQuantizer.CUTS
+
+        def __post_init__(self):
+            super().__post_init__()
+            self.check_stages()
+
+    def __init__(self, **options):
+        p = self.Parameters(**options)
+        self._source = WIDES[p.source]
+        self._element = FP8[p.element]
+        super().__init__(
+            p,
+            i=data.StructLayout({
+                "scale": FP32.width, "values": data.ArrayLayout(unsigned(self._source.width), p.lanes), "first": 1}),
+            o=data.StructLayout({
+                "elements": data.ArrayLayout(unsigned(self._element.width), p.lanes), "amax": FP32.width - 1}))
+
+    def elaborate(self, platform):
+        m = Module()
+        p = self.parameters
+        cut = Cuts(m, p.cuts, p.stages)
+
+        def cast_cut(name, value, label=""):
+            return cut(f"cast_{name}", value, label)
+
+        multiplier = Multiplier(self._source, FP32, FP32)
+        caster = Caster(FP32, self._element, "rne", p.overflow, is_scaled=False)
+        scale = decode(m, self.i.scale, FP32, "scale")
+        neutral = caster.share(m, C(E8M0.bias, E8M0.width))
+        for lane in range(p.lanes):
+            value = decode(m, self.i.values[lane], self._source, f"value{lane}")
+            scaled = Signal(FP32.width, name=f"scaled{lane}")
+            m.d.comb += scaled.eq(multiplier.result(m, cut, value, scale, f"product{lane}"))
+            decoded = caster.decode(m, scaled, None, f"decoded{lane}")
+            m.d.comb += self.o.elements[lane].eq(caster.encode(m, cast_cut, neutral, decoded, f"element{lane}"))
+        self._find_amax(m, cut)
+
+        return m
+
+    def _find_amax(self, m, cut):
+        lanes = self.parameters.lanes
+        levels = ceil_log2(lanes)
+        # A level before each cut, the tensor's maximum behind the last of these.
+        beside, rest = self._PATH[:levels], self._PATH[levels:]
+
+        magnitudes = [finite_magnitude_of(m, self.i.values[lane], self._source) for lane in range(lanes)]
+        largest = tree_max(m, magnitudes, lambda level, n, value: cut(beside[level - 1], value, f"largest{n}"))
+        first = through(cut, beside, self.i.first, "first")
+        valid = delay(m, self.i_valid, cut.count(*beside), name="compared", reset_less=False)
+
+        amax = Signal(FP32.width - 1)
+        running = Signal(FP32.width - 1)
+        m.d.comb += amax.eq(tree_max(m, [self._as_fp32(m, largest), running & (~first).replicate(len(running))]))
+        with m.If(valid):
+            m.d.sync += running.eq(amax)
+        m.d.comb += [
+            self.o.amax.eq(through(cut, rest, amax, "amax")),
+            self.o_valid.eq(delay(m, valid, cut.count(*rest), name="valid", reset_less=False)),
+        ]
+
+    def _as_fp32(self, m, magnitude):
+        """Magnitude bits of the source in FP32."""
+        source = self._source
+        below = FP32.mantissa_width - source.mantissa_width
+        if source.bias == FP32.bias:
+            return Cat(C(0, below), magnitude)
+        number = normalized(m, Cat(magnitude, C(0, 1)), source, "largest")
+        exponent_code = Signal(FP32.exponent_width, name="largest_exponent_code")
+        wide = Signal(FP32.width - 1, name="largest_fp32")
+        m.d.comb += exponent_code.eq(number.exponent_code + (FP32.bias - source.bias))
+        with m.If(~number.is_zero):
+            m.d.comb += wide.eq(Cat(C(0, below), number.fraction, exponent_code))
+        return wide
