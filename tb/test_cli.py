@@ -58,6 +58,8 @@ def folder(tmp_path):
         archive.writestr("scale.npy", header.getvalue())
     pair = {f"{side}_{name}": array for side in "ab" for name, array in vectors(4).items()}
     np.savez(tmp_path / "silent.npz", first=np.zeros(4, np.uint8), last=np.ones(4, np.uint8), c=np.zeros(4, np.uint32), **pair)
+    tile = {name.replace("scale", "scales"): array[:, None] if array.ndim == 1 else array for name, array in pair.items()}
+    np.savez(tmp_path / "tile.npz", first=np.zeros(4, np.uint8), last=np.ones(4, np.uint8), c=np.zeros((4, 1), np.uint32), **tile)
     (tmp_path / "text.npz").write_text("no arrays")
     (tmp_path / "file").write_text("a file")
     (tmp_path / "mine").mkdir()
@@ -77,6 +79,8 @@ RUN = "run dequantizer --in {} -o r.npz"
     ("run --in good.npz -o r.npz", "Missing argument 'NAME'."),
     ("emit dequantizer --name=", "--name must be a Verilog identifier, not ''"),
     ("emit dequantizer --name o", "--name must not be that of a port or of Verilator's own top, o"),
+    ("emit quantizer --axi --name aclk", "--name must not be that of a port or of Verilator's own top, aclk"),
+    ("emit quantizer --axi --name s_axis_tdata", "--name must not be that of a port or of Verilator's own top, s_axis_tdata"),
     ("emit dequantizer --name TOP", "--name must not be that of a port or of Verilator's own top, TOP"),
     ("emit dequantizer --name " + "n" * 101, "--name must have 100 characters at most, not 101"),
     ("emit dequantizer -o /proc/unit", "/proc/unit can't be written"),
@@ -118,6 +122,10 @@ RUN = "run dequantizer --in {} -o r.npz"
     (RUN.format("cut.npz"), "cut.npz must be an .npz file of arrays, as numpy.savez writes it"),
     (RUN.format("header.npz"), "header.npz must be an .npz file of arrays, as numpy.savez writes it"),
     (RUN.format("huge.npz"), "huge.npz must be an .npz file of arrays, as numpy.savez writes it"),
+    ("run matmul_tile --rows 1 --columns 1 --in tile.npz -o r.npz",
+     "wanted `first` on the first row of each of 1 slots, got none on row 0"),
+    ("run matmul_layer --rows 1 --columns 1 --in tile.npz -o r.npz --check",
+     "wanted `first` on the first row of each of 1 slots, got none on row 0"),
     ("run dot_accumulator --in silent.npz -o r.npz", "wanted `first` on the first row of each of 1 slots, got none on row 0"),
     ("run dequantizer --in good.npz -o mine", "mine is a directory; it must be a file"),
     ("run dequantizer --in good.npz -o /proc/r.npz", "/proc/r.npz can't be written"),

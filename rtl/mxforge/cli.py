@@ -365,6 +365,9 @@ def matmul(output, build_dir, element, a_element, b_element, jobs, **options):
     except ModuleNotFoundError as error:
         raise MxforgeError(f"mxforge matmul needs {error.name}: pip install 'mxforge[demo]'") from None
 
+    from .formats import ELEMENTS
+    if element not in ELEMENTS:
+        raise MxforgeError(f"element must be one of {', '.join(ELEMENTS)}, not {element!r}")
     given = {name: value for name, value in options.items() if value is not None}
     result = matmul.run(output=output, build_dir=build_dir, a_element=a_element or element, b_element=b_element or element,
                         jobs=jobs, progress=_progress("{task.description}"), **given)

@@ -437,6 +437,8 @@ def _packets(manifest):
     if "fields" not in ports["m_axis_tkeep"]:
         yield "m_axis_tkeep is all ones."
     if "fields" in ports["m_axis_tlast"]:
+        if "fields" not in ports["s_axis_tlast"]:
+            yield "s_axis_tlast is not looked at."
         return
     if manifest["cadence"] == "each":
         yield "m_axis_tlast is s_axis_tlast of the beat that the output beat comes of."

@@ -67,6 +67,7 @@ class MatmulTile(Unit):
 
     is_stateful = True
     cadence = "some"
+    notes = DotAccumulator.notes
 
     def __init__(self, **options):
         p = self.Parameters(**options)

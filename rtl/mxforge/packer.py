@@ -26,7 +26,7 @@ class Packer(Repacker):
     has a beat every cycle and a packet's end costs nothing. Where it is narrower, there is a transfer every cycle, but for
     a packet's last one that completes a beat and begins another: that takes two.
 
-    Design: :class:`.packing.Gearbox`. The output comes from registers, and ``o.ready`` reaches none but a counter.
+    Design: :class:`.packing.Gearbox`. The output comes from registers; ``o.ready`` reaches them and counters, and no input.
 
     Cuts: the beat; what goes into the shifter, where a transfer may give several beats; the middle of the shifter.
 
@@ -44,6 +44,12 @@ class Packer(Repacker):
         @property
         def sizes(self):
             return self.transfer_bytes, self.bus_bytes
+
+    @property
+    def notes(self):
+        several = ("count is read with last alone: so many blocks are there, all of them if it is larger; 0 ends the packet behind "
+                   "the blocks before, with a beat of no bytes if none of theirs waits.",) if self.parameters.blocks > 1 else ()
+        return "Each packet starts a beat; its last beat is filled with zeros, which keep leaves out.", *several
 
     def __init__(self, **options):
         p = self.Parameters(**options)

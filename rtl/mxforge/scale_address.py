@@ -46,6 +46,8 @@ class ScaleAddress(Unit):
     Latency is ``stages``; one beat a cycle.
     """
     is_stateful = True
+    notes = ("Each beat gives the next address of a walk; after its last one the walk starts again.",
+             "rows and columns are read with first. Until the first first the matrix has one row and one column.")
 
     @dataclass(frozen=True, kw_only=True)
     class Parameters(parameters.Parameters):

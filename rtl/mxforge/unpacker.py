@@ -28,7 +28,7 @@ class Unpacker(Repacker):
     with several ``blocks`` or where the packet is truncated. Where the bus is wider, there is a transfer every cycle. A packet's
     end costs nothing else.
 
-    Design: :class:`.packing.Gearbox`. The output comes from registers, and ``o.ready`` reaches none but a counter.
+    Design: :class:`.packing.Gearbox`. The output comes from registers; ``o.ready`` reaches them and counters, and no input.
 
     Cuts: the transfer; what goes into the shifter, where a beat may give several transfers; the middle of the shifter.
 
@@ -45,6 +45,12 @@ class Unpacker(Repacker):
         @property
         def sizes(self):
             return self.bus_bytes, self.transfer_bytes
+
+    notes = (
+        "keep is read with last alone; the bytes up to its first 0 count: all, some or none. On other beats all do.",
+        "Each packet gives one transfer with last. A packet that ends with a beat of no bytes behind a whole block, or is nothing "
+        "else, gives one more, all zeros, with is_truncated.",
+        "The next packet starts clean with its first beat, whatever became of this one.")
 
     def __init__(self, **options):
         p = self.Parameters(**options)

@@ -11,7 +11,7 @@ import pytest
 
 from mxbench import verilator
 from mxforge import __version__, catalog
-from mxforge.emit import CLOCKS, emit
+from mxforge.emit import CLOCKS, emit, manifest_of
 from mxforge.flow import bundle
 
 ENTRIES = {name: catalog.ENTRIES[name] for name in (
@@ -23,6 +23,8 @@ ENTRIES = {name: catalog.ENTRIES[name] for name in (
         catalog.Entry(name="bare_lfsr", unit="lfsr", parameters={"lanes": 2}, streamed=False),
         catalog.Entry(name="bare_quantizer", unit="quantizer", parameters={
             "block_size": 8, "lanes": 2, "stages": 3}, streamed=False),
+        catalog.Entry(name="tile", unit="matmul_tile", parameters={"block_size": 4, "lanes": 4, "stages": 3}),
+        catalog.Entry(name="layer", unit="matmul_layer", parameters={"block_size": 4, "lanes": 4}),
         catalog.Entry(name="bare_accumulator", unit="dot_accumulator", parameters={
             "block_size": 4, "lanes": 2, "stages": 6}, streamed=False))}
 
@@ -61,6 +63,28 @@ def test_make_runs_its_benches(name, tmp_path, runtime):
     assert passed == count and int(count) >= 3, done.stdout
     modules = {path.parent.name for path in (folder / "bench").rglob("*.py")}
     assert {"mxbench", "mxgolden", "stimulus"} <= modules
+
+
+@pytest.mark.parametrize("unit", catalog.UNITS)
+def test_bench_has_all_that_it_imports(unit, tmp_path):
+    """Stimulus and golden of each unit, in an interpreter that has nothing else of ours."""
+    manifest = manifest_of(catalog.ENTRIES[unit].component(), unit)
+    for path, text in bundle.files("", manifest).items():
+        if path.startswith("bench/"):
+            file = tmp_path / path
+            file.parent.mkdir(parents=True, exist_ok=True)
+            file.write_text(text)
+    code = f"""
+import json, numpy as np
+from mxbench.stimulus import {unit} as stimulus
+from mxgolden import {unit} as golden
+parameters = json.loads({json.dumps(json.dumps(manifest["parameters"]))})
+inputs = stimulus.blocks(parameters, 40, np.random.default_rng(1))
+stimulus.classes(parameters, inputs, golden.expected(parameters, inputs))
+"""
+    done = subprocess.run([sys.executable, "-c", code], cwd=tmp_path / "bench", capture_output=True, text=True,
+                          env={name: value for name, value in os.environ.items() if name != "PYTHONPATH"})
+    assert done.returncode == 0, done.stderr
 
 
 def test_make_notices_a_wrong_bit(tmp_path, runtime):

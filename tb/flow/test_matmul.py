@@ -241,7 +241,7 @@ def test_a_planted_mismatch_of_a_quantizer_is_found(folder, mxforge, monkeypatch
     ("a.npy b.npy -o none/d.npy", "none/d.npy can't be written: there is no directory none"),
     ("a.npy b.npy -o b.npy", "the result would replace B, b.npy; -o must be another file"),
     ("a.npy b.npy --c c.npy -o c.npy", "the result would replace C, c.npy; -o must be another file"),
-    ("a.npy b.npy -o d.npy --element e4m4", "a_element must be one of e4m3, e5m2, "),
+    ("a.npy b.npy -o d.npy --element e4m4", "element must be one of e4m3, e5m2, "),
     ("a.npy b.npy -o d.npy --b-element fp32", "b_element must be one of e4m3, e5m2, "),
     ("a.npy b.npy -o d.npy --accumulation fp64", "accumulation must be one of exact, fp32_fused, fp32_chain, blackwell, not"),
     ("a.npy b.npy -o d.npy --scale-rule ocp", "scale_rule must be one of rceil, floor, "),

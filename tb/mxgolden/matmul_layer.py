@@ -8,7 +8,9 @@ import numpy as np
 
 from . import blocks, matmul_tile
 
-__all__ = ["expected"]
+__all__ = ["check_inputs", "expected"]
+
+check_inputs = matmul_tile.check_inputs
 
 
 def expected(parameters: dict, inputs: dict) -> dict:

@@ -9,7 +9,12 @@ import numpy as np
 
 from . import dot_accumulator
 
-__all__ = ["dots", "expected"]
+__all__ = ["check_inputs", "dots", "expected"]
+
+
+def check_inputs(parameters: dict, inputs: dict) -> None:
+    """`ValueError` unless the first row of each slot starts a product."""
+    dot_accumulator.check_inputs(parameters, inputs)
 
 
 def dots(parameters: dict, inputs: dict) -> tuple[dict, dict]:
@@ -38,6 +43,7 @@ def expected(parameters: dict, inputs: dict) -> dict:
     """One row for each row with `last`, in their order: `results` (M, rows * columns) and, in `exact`,
     `is_out_of_window`.
     """
+    check_inputs(parameters, inputs)
     outputs = dot_accumulator.expected(*dots(parameters, inputs))
     outputs["results"] = outputs.pop("result")
     units = parameters["rows"] * parameters["columns"]

@@ -1,4 +1,5 @@
 """The directory that is emitted: Verilog, manifest, and all that goes with them."""
+import ast
 import hashlib
 import json
 import os
@@ -21,8 +22,9 @@ SUMS = "SHA256SUMS"
 _LONGEST_NAME = 100
 # Verilator keeps the ports of the top and TOP in one scope with the module's name.
 _TAKEN_NAMES = frozenset([
-    "TOP", "clk", "rst", "i", "o", "i_valid", "o_valid",
-    *(f"{side}__{member}" for side in "io" for member in ("payload", "valid", "ready"))])
+    "TOP", *CLOCKS, "i", "o", "i_valid", "o_valid",
+    *(f"{side}__{member}" for side in "io" for member in ("payload", "valid", "ready")),
+    *(f"{side}_axis_t{member}" for side in "sm" for member in ("valid", "ready", "data", "keep", "last"))])
 
 
 def check_name(module):
@@ -158,7 +160,9 @@ def _stimulus(unit):
         path = f"bench/mxbench/stimulus/{module}.py"
         if path not in found:
             found[path] = (folder / f"{module}.py").read_text()
-            waiting += re.findall(r"^from \.(\w+) import", found[path], re.M)
+            for node in ast.walk(ast.parse(found[path])):
+                if isinstance(node, ast.ImportFrom) and node.level:
+                    waiting += [node.module] if node.module else [name.name for name in node.names]
     return found
 
 
