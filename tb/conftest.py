@@ -56,6 +56,35 @@ def sim_build():
 
 
 @pytest.fixture
+def mxforge(tmp_path, monkeypatch, capfd, sim_build):
+    """``mxforge(*arguments)``: status, standard output and error, in an empty directory."""
+    from mxforge import cli
+
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("MXFORGE_BUILD_DIR", str(sim_build))
+
+    def run(*arguments):
+        status = cli.main([str(argument) for argument in arguments])
+        return status, *capfd.readouterr()
+    return run
+
+
+@pytest.fixture
+def refused(mxforge, tmp_path):
+    """``refused(*arguments, answer=...)``: the command line says one line that starts so, with status 2, and changes no file."""
+    def state():
+        return {path: path.stat().st_mtime_ns for path in tmp_path.rglob("*")}
+
+    def run(*arguments, answer):
+        before = state()
+        status, out, error = mxforge(*arguments)
+        assert (status, out) == (2, "")
+        assert error.startswith(f"mxforge: {answer}") and error.count("\n") == 1, error
+        assert state() == before
+    return run
+
+
+@pytest.fixture
 def play(sim_build):
     """``play(component, name, inputs)``: the outputs of the emitted Verilog for whole arrays, by the C++ player."""
     from mxforge.emit import emit

@@ -6,7 +6,7 @@ from amaranth.lib.wiring import In, Out
 from amaranth.utils import ceil_log2
 
 from .pipeline import Streamed, delay
-from .unit import Unit
+from .unit import Around, Unit
 
 __all__ = ["AxiStream", "Marked"]
 
@@ -14,7 +14,7 @@ __all__ = ["AxiStream", "Marked"]
 _LAST, _KEEP, _DATA = "last", "keep", "data"
 
 
-class Marked(Unit):
+class Marked(Around, Unit):
     """A core with a mark ``last`` beside its payloads: it ends packets, and goes along with the data.
 
     Where each beat gives one (``cadence`` each), the mark goes from the one to the other. Where the output comes of several
@@ -29,23 +29,8 @@ class Marked(Unit):
     i_valid, o_valid : the core's.
     """
     def __init__(self, core):
-        self._core = core
         self.is_stateful = core.is_stateful
-        self.cadence = core.cadence
-        self.interval = core.interval
-        super().__init__(core.parameters, i=_with_last(core.i.shape()), o=_with_last(core.o.shape()))
-
-    @property
-    def latency(self):
-        return self._core.latency
-
-    @property
-    def beats(self):
-        return self._core.beats
-
-    @property
-    def notes(self):
-        return self._core.notes
+        super().__init__(core, core.parameters, i=_with_last(core.i.shape()), o=_with_last(core.o.shape()))
 
     def elaborate(self, platform):
         m = Module()
@@ -75,7 +60,7 @@ def _with_last(layout):
     return data.StructLayout({name: field.shape for name, field in layout} | {_LAST: 1})
 
 
-class AxiStream(wiring.Component):
+class AxiStream(Around, wiring.Component):
     """A unit as a subordinate and a manager of AXI4-Stream (AMBA, ARM IHI 0051), with a clock and a reset of its own.
 
     ``tdata`` is the payload: its fields in their order, the first at the least significant bit, with as many zeros on top as make
@@ -108,7 +93,6 @@ class AxiStream(wiring.Component):
     Latency and interval are those of the unit between streams.
     """
     def __init__(self, core):
-        self._core = core
         if isinstance(core, Unit):
             i, o = core.i.shape(), core.o.shape()
             self._streamed = Streamed(core if _LAST in dict(o) else Marked(core))
@@ -117,7 +101,7 @@ class AxiStream(wiring.Component):
             if _LAST not in dict(o):
                 raise TypeError("A unit that is no core must have last at its output, where packets end")
             self._streamed = core
-        super().__init__({
+        super().__init__(core, {
             "aclk": In(1),
             "aresetn": In(1),
             **_ports("s_axis", In, i),
@@ -128,36 +112,12 @@ class AxiStream(wiring.Component):
         self.domain.clk = self.aclk
 
     @property
-    def core(self):
-        return self._core
-
-    @property
-    def parameters(self):
-        return self._core.parameters
-
-    @property
-    def cadence(self):
-        return self._core.cadence
-
-    @property
-    def beats(self):
-        return self._core.beats
-
-    @property
     def latency(self):
         return self._streamed.latency
 
     @property
-    def interval(self):
-        return self._core.interval
-
-    @property
     def throughput(self):
         return self._core.throughput
-
-    @property
-    def notes(self):
-        return self._core.notes
 
     def elaborate(self, platform):
         m = Module()

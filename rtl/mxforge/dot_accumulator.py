@@ -29,7 +29,7 @@ from .round import round_up_to_nearest_even, split
 from .scaled_add import Numbers, ScaledAdd, scale_sum, scale_sum_layout
 from .unit import Unit
 
-__all__ = ["DecodedDot", "DotAccumulator"]
+__all__ = ["AccumulatingUnit", "DecodedDot", "DotAccumulator"]
 
 TARGETS = {f.name: f for f in (FP32, BF16)}
 ACCUMULATIONS = "exact", "fp32_fused", "fp32_chain", "blackwell"
@@ -82,7 +82,32 @@ def _result_layout(p):
     return data.StructLayout({"result": TARGETS[p.target].width} | ({"is_out_of_window": 1} if p.accumulation == "exact" else {}))
 
 
-class DotAccumulator(Unit):
+class AccumulatingUnit(Unit):
+    """A unit whose beats go to products: what its parameters (:class:`DotAccumulator.Parameters`) say of its contract."""
+    is_stateful = True
+    cadence = "some"
+
+    @property
+    def notes(self):
+        slots = self.parameters.slots
+        return ("A block with first starts a product, one with last delivers it; after that it goes on, unless it starts anew.",
+                *([f"Block k belongs to product k mod {slots}, with marks of its own."] if slots > 1 else []),
+                f"After reset the first block{' of each product' if slots > 1 else ''} must have first.")
+
+    @property
+    def latency(self):
+        return self.parameters.latency
+
+    @property
+    def interval(self):
+        return self.parameters.interval
+
+    @property
+    def beats(self):
+        return self.parameters.beats, 1
+
+
+class DotAccumulator(AccumulatingUnit):
     """``c + sum(2**(a_scale - 127) * 2**(b_scale - 127) * sum(a_elements * b_elements))`` over the block pairs of a product.
 
     A block pair with ``first`` starts a product, from ``c`` (+0 without addend); one with ``last`` delivers the sum so far,
@@ -209,16 +234,6 @@ class DotAccumulator(Unit):
                     raise ValueError(f"lanes must be block_size ({self.block_size}) for accumulation blackwell, not {self.lanes!r}")
             self.check_stages()
 
-    is_stateful = True
-    cadence = "some"
-
-    @property
-    def notes(self):
-        slots = self.parameters.slots
-        return ("A block with first starts a product, one with last delivers it; after that it goes on, unless it starts anew.",
-                *([f"Block k belongs to product k mod {slots}, with marks of its own."] if slots > 1 else []),
-                f"After reset the first block{' of each product' if slots > 1 else ''} must have first.")
-
     def __init__(self, **options):
         p = self.Parameters(**options)
         super().__init__(
@@ -232,18 +247,6 @@ class DotAccumulator(Unit):
                 "b_elements": data.ArrayLayout(unsigned(p.pair.b.width), p.lanes),
             } | ({"c": FP32.width} if p.addend else {})),
             o=_result_layout(p))
-
-    @property
-    def latency(self):
-        return self.parameters.latency
-
-    @property
-    def interval(self):
-        return self.parameters.interval
-
-    @property
-    def beats(self):
-        return self.parameters.beats, 1
 
     def elaborate(self, platform):
         m = Module()

@@ -138,7 +138,6 @@ class RowQuantizers(Unit):
         p = parameters
         self.is_stateful = p.products > 1
         self.cadence = "blocks" if p.products > 1 else "each"
-        self._rows = [[Quantizer(**asdict(p.quantizer)) for _ in range(p.blocks)] for _ in range(p.rows)]
         outputs = {
             "scales": data.ArrayLayout(E8M0.shape, p.rows * p.blocks),
             "elements": data.ArrayLayout(unsigned(ELEMENTS[p.d_element].width), p.rows * p.columns),
@@ -149,7 +148,7 @@ class RowQuantizers(Unit):
 
     @property
     def latency(self):
-        return self._rows[0][0].latency
+        return self.parameters.quantizer.latency
 
     @property
     def beats(self):
@@ -160,21 +159,21 @@ class RowQuantizers(Unit):
         p = self.parameters
 
         results = self.i.results.as_value()
-        scales, elements = [], []
-        width = len(results) // (p.rows * p.blocks)
-        for row, quantizers in enumerate(self._rows):
-            for block, quantizer in enumerate(quantizers):
-                m.submodules[f"row_{row}_{block}"] = quantizer
-                m.d.comb += quantizer.i.values.eq(results.word_select(row * p.blocks + block, width))
-                if self.is_stateful:
-                    m.d.comb += quantizer.i_valid.eq(self.i_valid)
-                scales.append(quantizer.o.scale)
-                elements.append(quantizer.o.elements)
-        m.d.comb += [self.o.scales.eq(Cat(scales)), self.o.elements.eq(Cat(elements))]
+        quantizers = [Quantizer(**asdict(p.quantizer)) for _ in range(p.rows * p.blocks)]
+        width = len(results) // len(quantizers)
+        for n, quantizer in enumerate(quantizers):
+            m.submodules[f"row_{n // p.blocks}_{n % p.blocks}"] = quantizer
+            m.d.comb += quantizer.i.values.eq(results.word_select(n, width))
+            if self.is_stateful:
+                m.d.comb += quantizer.i_valid.eq(self.i_valid)
+        m.d.comb += [
+            self.o.scales.eq(Cat(quantizer.o.scale for quantizer in quantizers)),
+            self.o.elements.eq(Cat(quantizer.o.elements for quantizer in quantizers)),
+        ]
 
         is_last = C(1, 1)
         if self.is_stateful:
-            valid = self._rows[0][0].o_valid
+            valid = quantizers[0].o_valid
             left = Signal(range(p.products), init=p.products - 1)
             with m.If(valid):
                 m.d.sync += left.eq(left - 1)

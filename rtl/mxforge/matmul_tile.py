@@ -6,16 +6,15 @@ from amaranth import *
 from amaranth.lib import data
 
 from . import parameters
-from .dot_accumulator import ACCUMULATIONS, TARGETS, DecodedDot, DotAccumulator, marks_layout
+from .dot_accumulator import ACCUMULATIONS, TARGETS, AccumulatingUnit, DecodedDot, DotAccumulator, marks_layout
 from .formats import E8M0, FP32
 from .pipeline import Cuts
 from .products import Operand
-from .unit import Unit
 
 __all__ = ["MatmulTile"]
 
 
-class MatmulTile(Unit):
+class MatmulTile(AccumulatingUnit):
     """``D = A B + C`` of ``rows`` by ``columns`` results: an array of dot units, fed with MX blocks of A's rows and B's columns.
 
     A beat carries the next piece along K of each row and of each column, and each dot unit multiplies those of its row and
@@ -52,6 +51,9 @@ class MatmulTile(Unit):
         rows: int = parameters.integer(2, 1, 64, "Rows of A, and of the results.")
         columns: int = parameters.integer(2, 1, 64, "Columns of B, and of the results.")
 
+        # Products whose results leave together.
+        products = 1
+
         @property
         def cuts(self):
             """Cut points, most useful first."""
@@ -64,10 +66,6 @@ class MatmulTile(Unit):
             """The dot units' parameters."""
             options = {f.name: getattr(self, f.name) for f in fields(DotAccumulator.Parameters)}
             return DotAccumulator.Parameters(**options | {"stages": self.stages - ("decoded" in self.cuts[:self.stages])})
-
-    is_stateful = True
-    cadence = "some"
-    notes = DotAccumulator.notes
 
     def __init__(self, **options):
         p = self.Parameters(**options)
@@ -86,18 +84,6 @@ class MatmulTile(Unit):
                 "b_elements": data.ArrayLayout(unsigned(p.pair.b.width), p.columns * p.lanes),
             } | ({"c": data.ArrayLayout(unsigned(FP32.width), results)} if p.addend else {})),
             o=data.StructLayout(outputs))
-
-    @property
-    def latency(self):
-        return self.parameters.latency
-
-    @property
-    def interval(self):
-        return self.parameters.interval
-
-    @property
-    def beats(self):
-        return self.parameters.beats, 1
 
     def elaborate(self, platform):
         m = Module()

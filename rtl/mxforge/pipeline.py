@@ -5,7 +5,7 @@ from amaranth.lib import memory, stream, wiring
 from amaranth.lib.wiring import In, Out
 from amaranth.utils import ceil_log2
 
-from .unit import StreamUnit
+from .unit import Around, StreamUnit
 
 __all__ = ["Cuts", "ResultQueue", "Streamed", "burst", "chain", "delay", "streamed"]
 
@@ -106,7 +106,7 @@ class ResultQueue(wiring.Component):
         return m
 
 
-class Streamed(wiring.Component):
+class Streamed(Around, wiring.Component):
     """A core between two streams.
 
     The core runs freely, with no clock enable: a ``ready`` that reached every register would be its slowest net. Results
@@ -119,39 +119,14 @@ class Streamed(wiring.Component):
         The core's ``i`` and ``o`` as payloads. One beat every ``interval`` cycles while ``o.ready`` is high.
     """
     def __init__(self, core):
-        self._core = core
-        super().__init__({
+        super().__init__(core, {
             "i": In(stream.Signature(core.signature.members["i"].shape)),
             "o": Out(stream.Signature(core.signature.members["o"].shape)),
         })
 
     @property
-    def core(self):
-        return self._core
-
-    @property
-    def parameters(self):
-        return self._core.parameters
-
-    @property
-    def notes(self):
-        return self._core.notes
-
-    @property
-    def cadence(self):
-        return self._core.cadence
-
-    @property
-    def beats(self):
-        return self._core.beats
-
-    @property
     def latency(self):
         return self._core.latency + ResultQueue.latency
-
-    @property
-    def interval(self):
-        return self._core.interval
 
     def elaborate(self, platform):
         m = Module()

@@ -92,6 +92,11 @@ class Quantizer(Unit):
             return self.block_size // self.lanes
 
         @property
+        def latency(self):
+            # With several beats the largest key is held, for as long as they take.
+            return self.stages + (self.beats > 1)
+
+        @property
         def cuts(self):
             levels = level_cuts(self.lanes)
             return ("scale", "shifted", *levels[:1], "difference", "rounded", *levels[1:2], "keys", *levels[2:], "base", "result")
@@ -117,8 +122,7 @@ class Quantizer(Unit):
 
     @property
     def latency(self):
-        # With several beats the largest key is held, for as long as they take.
-        return self.parameters.stages + (self.parameters.beats > 1)
+        return self.parameters.latency
 
     @property
     def beats(self):

@@ -6,6 +6,7 @@ from amaranth.lib import data
 
 from . import parameters
 from .formats import FP32, WIDES
+from .fp32_multiplier import FP32Multiplier
 from .multiply import Multiplier
 from .pipeline import Cuts
 from .raw import decode, raw_layout
@@ -37,7 +38,7 @@ class TensorDequantizer(Unit):
 
     Latency is ``stages``; one beat a cycle.
     """
-    CUTS = "product", "shifted", "coarse", "partials", "rounded", "fine", "operands", "result"
+    CUTS = FP32Multiplier.CUTS
 
     @dataclass(frozen=True, kw_only=True)
     class Parameters(parameters.Parameters):

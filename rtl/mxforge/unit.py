@@ -2,7 +2,7 @@
 from amaranth.lib import stream, wiring
 from amaranth.lib.wiring import In, Out
 
-__all__ = ["StreamUnit", "Unit"]
+__all__ = ["Around", "StreamUnit", "Unit"]
 
 
 class Unit(wiring.Component):
@@ -46,6 +46,41 @@ class Unit(wiring.Component):
     def beats(self):
         """Beats of a block, in and out."""
         return 1, 1
+
+
+class Around:
+    """What a component round a core has of the core's contract."""
+    def __init__(self, core, *args, **kwargs):
+        self._core = core
+        super().__init__(*args, **kwargs)
+
+    @property
+    def core(self):
+        return self._core
+
+    @property
+    def parameters(self):
+        return self._core.parameters
+
+    @property
+    def notes(self):
+        return self._core.notes
+
+    @property
+    def cadence(self):
+        return self._core.cadence
+
+    @property
+    def beats(self):
+        return self._core.beats
+
+    @property
+    def latency(self):
+        return self._core.latency
+
+    @property
+    def interval(self):
+        return self._core.interval
 
 
 class StreamUnit(wiring.Component):

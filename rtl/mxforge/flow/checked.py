@@ -38,7 +38,7 @@ class Checked:
     """A unit's Verilog, being built in ``pool`` to be played, beside its golden."""
     def __init__(self, component, name, build_dir, pool):
         text, self.manifest = emit(streamed(component), name)
-        self._golden = importlib.import_module(f"mxgolden.{self.manifest['unit']}")
+        self._golden = importlib.import_module(f"mxgolden.{self.unit}")
         self._player = pool.submit(player.build, text, self.manifest, build_dir)
 
     def wait(self):
@@ -48,6 +48,10 @@ class Checked:
     def player(self):
         """What plays it, once it is built."""
         return self._player.result()
+
+    @property
+    def unit(self):
+        return self.manifest["unit"]
 
     @property
     def output_width(self):
@@ -61,5 +65,5 @@ class Checked:
         comparison = Comparison()
         for name, got in outputs.items():
             comparison.add(Comparison.of(
-                got, wanted[name], lambda *index, name=name: f"{where(*index)}: the {self.manifest['unit']} gives {name}"))
+                got, wanted[name], lambda *index, name=name: f"{where(*index)}: the {self.unit} gives {name}"))
         return outputs, comparison

@@ -37,13 +37,9 @@ def _is_layer(parameters):
     return isinstance(parameters, MatmulLayer.Parameters)
 
 
-def _name(parameters):
-    return "matmul_layer" if _is_layer(parameters) else "matmul_tile"
-
-
 def _step(parameters):
     """Columns of D that come out together: a tile's, or those of whole blocks."""
-    return parameters.columns * (parameters.products if _is_layer(parameters) else 1)
+    return parameters.columns * parameters.products
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -62,7 +58,7 @@ class Hardware:
             quantizers = {element: Checked(Quantizer(element=element, scale_rule=scale_rule), "quantizer", build_dir, pool)
                           for element in dict.fromkeys((p.a_element, p.b_element))}
             unit = MatmulLayer if _is_layer(p) else MatmulTile
-            tile = Checked(unit(**asdict(p)), _name(p), build_dir, pool)
+            tile = Checked(unit(**asdict(p)), unit.__module__.rpartition(".")[2], build_dir, pool)
             for unit in (*quantizers.values(), tile):
                 unit.wait()
         return cls(parameters=p, quantizers=(quantizers[p.a_element], quantizers[p.b_element]), tile=tile)
@@ -191,7 +187,7 @@ def multiply(hardware, a, b, c, jobs, advance):
             at = left // (BLOCK_SIZE if name == "scales" else 1)
             values = got[name] = values[:m - top, :kept[name] - at]
             check.add(Comparison.of(values, wanted[name][:m - top, :kept[name] - at], lambda row, item, name=name, at=at: (
-                f"D, row {top + row}, {'block' if name == 'scales' else 'column'} {at + item}: the {_name(p)} gives")))
+                f"D, row {top + row}, {'block' if name == 'scales' else 'column'} {at + item}: the {hardware.tile.unit} gives")))
             d[name][top:top + p.rows, at:at + values.shape[1]] = values
         return check, len(other.codes) // p.columns
 
