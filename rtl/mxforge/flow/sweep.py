@@ -248,7 +248,7 @@ def _panel(axes, facts, target, along, heading, values):
         axes.set_ylim(0)
     axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:,.0f}"))
     if heading == along:
-        _axis_of_parameter(axes, facts["varied"][along])
+        _axis_of_parameter(axes, [value for value in facts["varied"][along] if value in values], facts["varied"][along])
     elif heading.startswith("latency"):
         axes.xaxis.set_major_locator(MaxNLocator(integer=True))
 
@@ -262,9 +262,9 @@ def _place(facts, along, value):
     return value if _is_number(value) else facts["varied"][along].index(value)
 
 
-def _axis_of_parameter(axes, values):
+def _axis_of_parameter(axes, values, varied):
     if not all(map(_is_number, values)):
-        axes.set_xticks(range(len(values)), [_word(value) for value in values])
+        axes.set_xticks([varied.index(value) for value in values], map(_word, values))
         return
     # Powers of two, as lanes are.
     if min(values) > 0 and max(values) >= 8 * min(values) and all(math.log2(value).is_integer() for value in values):

@@ -22,7 +22,6 @@ from pathlib import Path
 
 from ..emit import CLOCKS, emit
 from ..errors import MxforgeError
-from .files import replacing
 
 __all__ = ["COLUMNS", "TARGETS", "Job", "Store", "area", "cells_of", "check_options", "fmax", "measure", "path_words", "run_jobs",
            "summary", "wrapper"]
@@ -361,8 +360,11 @@ class Store:
 
     def put(self, key, result):
         self._folder.mkdir(parents=True, exist_ok=True)
-        with replacing(self._path(key)) as file:
-            file.write(json.dumps({"key": key, "sha256": _digest(result), "result": result}, indent=1).encode())
+        # Other processes may be at the same.
+        with tempfile.TemporaryDirectory(prefix=".", dir=self._folder) as own:
+            unfinished = Path(own, "unfinished")
+            unfinished.write_text(json.dumps({"key": key, "sha256": _digest(result), "result": result}, indent=1))
+            unfinished.replace(self._path(key))
 
 
 def run_jobs(jobs, store, workers, advance):
