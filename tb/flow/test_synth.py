@@ -355,7 +355,8 @@ def test_target_is_the_only_option_that_units_have_too(command):
 @pytest.mark.parametrize(("line", "answer"), [
     ("synth", "Missing argument 'NAME'"),
     ("synth dequantise", "no unit or catalogue entry 'dequantise'; did you mean dequantizer"),
-    ("synth dequantizer --target ecp4", "--target must be one of ecp5, ice40, xc7, gates; of the unit fp32, bf16, fp16; not 'ecp4'"),
+    ("synth dequantizer --target ecp4",
+     "--target must be one of ecp5, ice40, xc7, gates; of the unit fp32, bf16, fp16; not 'ecp4'"),
     ("synth quantizer --target fp32", "--target must be one of ecp5, ice40, xc7, gates; not 'fp32'"),
     ("synth quantizer --lanes 3", "lanes must be a power of two, not 3"),
     ("synth quantizer --target gates --fmax", "Fmax is for ecp5 and ice40, not gates"),
