@@ -343,14 +343,14 @@ def run(entry, vectors, output, check, waves, stalls, build_dir):
 
 def _synthesis(function):
     """Options of the commands that synthesise."""
-    for option in (
+    for option in reversed((
             click.option("--target", "targets", multiple=True, metavar="ecp5|ice40|xc7|gates", help="What it is mapped to; may be "
                          "repeated.  [ecp5]"),
             click.option("--luts-only", is_flag=True, help="ECP5 without DSPs and wide multiplexers, for comparing LUTs."),
-            click.option("--fmax", is_flag=True, help="Place and route as well, for ECP5 and iCE40: a minute or more each."),
+            click.option("--fmax", is_flag=True, help="Place and route as well, for ECP5 and iCE40: seconds to minutes for each seed."),
             click.option("--seeds", metavar="N", type=click.IntRange(1), default=3, help="Seeds of place and route.  [3]"),
             click.option("--jobs", metavar="N", type=click.IntRange(1), help="Runs of tools at once.  [the machine's cores]"),
-            _build_dir):
+            _build_dir)):
         function = option(function)
     return function
 

@@ -7,6 +7,7 @@ import json
 import re
 import subprocess
 import sys
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
@@ -179,6 +180,19 @@ def test_place_and_route():
 def test_place_and_route_of_ice40():
     utilization, registers = routed("ice40")
     assert registers <= utilization["ICESTORM_LC"][0] < 7680
+
+
+@pytest.mark.slow
+def test_first_runs_of_the_router_side_by_side(tmp_path, monkeypatch):
+    """Its package compiles it into a file, not minding who reads that."""
+    monkeypatch.setenv("YOWASP_CACHE_DIR", str(tmp_path))
+    written = []
+    with ThreadPoolExecutor(2) as pool:
+        for code in pool.map(lambda _: synth._router.__wrapped__("ice40"), range(2)):
+            (path,) = (path for path in tmp_path.rglob("*") if path.is_file())
+            written.append((path, path.stat().st_mtime_ns))
+            assert "run_nextpnr_ice40" in code
+    assert written[0] == written[1]
 
 
 @pytest.mark.slow

@@ -20,6 +20,8 @@ from fnmatch import fnmatchcase
 from graphlib import CycleError, TopologicalSorter
 from pathlib import Path
 
+from mxbench.verilator import locked
+
 from ..emit import CLOCKS, emit
 from ..errors import MxforgeError
 
@@ -272,8 +274,7 @@ def fmax(text, top, ports, target, seed, luts_only=False):
     facts = TARGETS[target]
     tools = tools_of(target, True)
     netlist = _netlist(text + wrapper(top, ports), tuple(_fmax_script(top, target, luts_only)))
-    _, package, function = facts.router
-    code = f"from {package} import {function}\nsys.exit({function}(sys.argv[1:]))"
+    code = _router(target)
     with tempfile.TemporaryDirectory(prefix="mxforge-") as folder:
         Path(folder, "netlist.json").write_text(netlist)
         try:
@@ -288,6 +289,17 @@ def fmax(text, top, ports, target, seed, luts_only=False):
     utilization = {kind: [count["used"], count["available"]] for kind, count in report["utilization"].items() if count["used"]}
     return {"mhz": min(clock["achieved"] for clock in report["fmax"].values()), "utilization": utilization,
             "critical_path": _critical_path(report), "tools": tools}
+
+
+@functools.cache
+def _router(target):
+    """The Python that runs nextpnr, after a first run: that compiles WebAssembly into a file which all runs of a user share."""
+    _, package, function = TARGETS[target].router
+    code = f"from {package} import {function}\nsys.exit({function}(sys.argv[1:]))"
+    folder = Path(tempfile.gettempdir(), f"mxforge-{os.getuid()}-{package}")
+    with locked(folder):
+        _ran("nextpnr", code, ["--version"], folder)
+    return code
 
 
 def _router_arguments(target, seed):
