@@ -347,7 +347,8 @@ def _synthesis(function):
             click.option("--target", "targets", multiple=True, metavar="ecp5|ice40|xc7|gates", help="What it is mapped to; may be "
                          "repeated.  [ecp5]"),
             click.option("--luts-only", is_flag=True, help="ECP5 without DSPs and wide multiplexers, for comparing LUTs."),
-            click.option("--fmax", is_flag=True, help="Place and route as well, for ECP5 and iCE40: seconds to minutes for each seed."),
+            click.option("--fmax", is_flag=True, help="Place and route as well, for ECP5 and iCE40: seconds to minutes "
+                         "for each seed."),
             click.option("--seeds", metavar="N", type=click.IntRange(1), default=3, help="Seeds of place and route.  [3]"),
             click.option("--jobs", metavar="N", type=click.IntRange(1), help="Runs of tools at once.  [the machine's cores]"),
             _build_dir)):
