@@ -44,7 +44,8 @@ class _Typed(click.ParamType):
 class _UnitCommand(click.Command):
     """A command on a unit: NAME is a unit or a catalogue entry, and NAME's parameters are options.
 
-    What the callback gets as ``entry`` is the catalogue's, with the options given put over its parameters.
+    What the callback gets as ``entry`` is the catalogue's, with the options given put over its parameters. ``--target`` is
+    what a command maps to, and the format that some units give: their values differ.
     """
     def __init__(self, *args, params, **kwargs):
         self._own = [*params, click.Option(["--bare"], is_flag=True, help="The core without streams."),
@@ -54,7 +55,8 @@ class _UnitCommand(click.Command):
 
     def get_params(self, ctx):
         entry = ctx.meta.get("mxforge.entry")
-        return [*super().get_params(ctx), *(_options(entry) if entry else ())]
+        own = {opt for option in self._own for opt in option.opts}
+        return [*super().get_params(ctx), *(option for option in (_options(entry) if entry else ()) if not own & set(option.opts))]
 
     def parse_args(self, ctx, args):
         name = self._name_among(args)
@@ -89,16 +91,23 @@ class _UnitCommand(click.Command):
 
         entry = ctx.meta["mxforge.entry"]
         names = [field.name for field in fields(catalog.UNITS[entry.unit].Parameters)]
-        given = {name: ctx.params.pop(name) for name in names}
+        given = {name: ctx.params.pop(name, None) for name in names}
+        if "targets" in ctx.params:
+            ctx.params["targets"], given["target"] = _told_apart(ctx.params["targets"], catalog.UNITS[entry.unit])
         parameters = entry.parameters | {name: value for name, value in given.items() if value is not None}
         bare, axi, _ = (ctx.params.pop(option) for option in ("bare", "axi", "name"))
         if bare and axi:
             raise MxforgeError("--bare and --axi exclude each other")
         ctx.params["entry"] = replace(entry, parameters=parameters, streamed=(entry.streamed or axi) and not bare,
                                       axi=(entry.axi or axi) and not bare)
-        with _users_values():
-            catalog.UNITS[entry.unit].Parameters(**parameters)
+        self._check(ctx.params["entry"])
         return super().invoke(ctx)
+
+    def _check(self, entry):
+        from . import catalog
+
+        with _users_values():
+            catalog.UNITS[entry.unit].Parameters(**entry.parameters)
 
     def format_options(self, ctx, formatter):
         entry = ctx.meta.get("mxforge.entry")
@@ -133,6 +142,19 @@ def _options(entry):
                 metavar = f"0..{len(cuts)}"
                 help = f"{facts['help'].removesuffix('.')}: {', '.join(cuts) or 'it has none'}.  [{shown}]"
             yield click.Option(spelled, type=_Typed(field), metavar=metavar, help=help)
+
+
+def _told_apart(values, unit):
+    """Of values of ``--target`` what a command maps to, and the unit's format, if one is given."""
+    from .flow.synth import TARGETS
+
+    formats = next((field.metadata["options"] for field in fields(unit.Parameters) if field.name == "target"), ())
+    for value in values:
+        if value not in TARGETS and value not in formats:
+            more = f"; of the unit {', '.join(formats)}" if formats else ""
+            raise MxforgeError(f"--target must be one of {', '.join(TARGETS)}{more}; not {value!r}")
+    targets = dict.fromkeys(value for value in values if value in TARGETS)
+    return list(targets), next((value for value in reversed(values) if value in formats), None)
 
 
 @contextlib.contextmanager
@@ -175,6 +197,13 @@ def _table(*columns, wrapped=()):
 
     return Table(*(Column(column, no_wrap=column not in wrapped) for column in columns), box=box.SIMPLE_HEAD, pad_edge=False,
                  show_edge=False)
+
+
+def _print_rows(headings, rows):
+    table = _table(*headings)
+    for row in rows:
+        table.add_row(*row)
+    _print(table)
 
 
 def _print_json(value):
@@ -310,6 +339,91 @@ def run(entry, vectors, output, check, waves, stalls, build_dir):
     click.echo(result.summary)
     if result.difference:
         raise _DifferenceError(result.difference)
+
+
+def _synthesis(function):
+    """Options of the commands that synthesise."""
+    for option in reversed((
+            click.option("--target", "targets", multiple=True, metavar="ecp5|ice40|xc7|gates", help="What it is mapped to; may be "
+                         "repeated.  [ecp5]"),
+            click.option("--luts-only", is_flag=True, help="ECP5 without DSPs and wide multiplexers, for comparing LUTs."),
+            click.option("--fmax", is_flag=True, help="Place and route as well, for ECP5 and iCE40: seconds to minutes "
+                         "for each seed."),
+            click.option("--seeds", metavar="N", type=click.IntRange(1), default=3, help="Seeds of place and route.  [3]"),
+            click.option("--jobs", metavar="N", type=click.IntRange(1), help="Runs of tools at once.  [the machine's cores]"),
+            _build_dir)):
+        function = option(function)
+    return function
+
+
+def _measured(fmax, seeds):
+    return range(1, seeds + 1) if fmax else ()
+
+
+@cli.command(cls=_UnitCommand, epilog="""\b
+Examples:
+  mxforge synth dequantizer --lanes 1 --bare
+  mxforge synth dequantize32_fp32 --luts-only --target ecp5 --target gates
+  mxforge synth quantizer --stages 4 --fmax --json""")
+@click.option("--json", "as_json", is_flag=True, help="For programs: all figures, critical path, versions of tools.")
+@_synthesis
+def synth(entry, targets, luts_only, fmax, seeds, jobs, build_dir, as_json):
+    """What a unit takes in LUTs or gates, and how fast it is.
+
+    Yosys maps the Verilog of NAME, a unit or an entry of the catalogue (mxforge list). With --fmax nextpnr places and routes it
+    between shift registers, once for each seed. What was measured is kept in BUILD_DIR/synth, and not measured again.
+    `mxforge synth NAME --help` shows NAME's parameters.
+    """
+    from .flow import synth
+
+    report, = synth.measure([entry], targets or ["ecp5"], build_dir, luts_only=luts_only, seeds=_measured(fmax, seeds),
+                            workers=jobs, progress=_progress("{task.description}"))
+    costs = report["targets"]
+    if as_json:
+        _print_json({"mxforge": __version__, **report})
+    else:
+        _print_rows(*synth.summary([report]))
+        for target, cost in costs.items():
+            if cost["fmax"]:
+                click.echo(f"{target}, {cost['fmax']['device']}: {synth.path_words(cost['fmax']['critical_path'])}")
+    for cost in costs.values():
+        if cost["error"]:
+            raise MxforgeError(cost["error"])
+
+
+class _SweepCommand(_UnitCommand):
+    """What is varied may be what makes the parameters possible."""
+    def _check(self, entry):
+        pass
+
+
+@cli.command(cls=_SweepCommand, epilog="""\b
+Examples:
+  mxforge sweep dequantizer --bare --vary lanes=1,2,4,8 --target ecp5 --target gates -o lanes
+  mxforge sweep fp32_multiplier --vary stages=0..8 --fmax -o multiplier
+  mxforge sweep quantizer --lanes 8 --vary element=e4m3,e2m1 --vary scale_rule=floor,rceil -o rules""")
+@click.option("--vary", "varied", metavar="PARAMETER=VALUES", multiple=True, required=True,
+              help="Values of a parameter: lanes=1,2,4 or stages=0..4; may be repeated, all combinations are measured.")
+@click.option("-o", "--output", metavar="DIR", type=click.Path(path_type=Path), required=True,
+              help="Where results.json, results.csv and sweep.svg go.")
+@_synthesis
+def sweep(entry, varied, output, targets, luts_only, fmax, seeds, jobs, build_dir):
+    """Measure a unit as `mxforge synth` does, over values of its parameters, and draw what they trade.
+
+    Combinations that can't be are left out. A point that fails is told, and the others go on. Stopped, it goes on where it was.
+    """
+    try:
+        from .flow import sweep
+    except ModuleNotFoundError as error:
+        raise MxforgeError(f"mxforge sweep needs {error.name}: pip install 'mxforge[synth]'") from None
+
+    result = sweep.run(entry, varied, output, targets or ["ecp5"], build_dir, luts_only=luts_only, seeds=_measured(fmax, seeds),
+                       workers=jobs, progress=_progress("{task.description}"))
+    _print_rows(result.headings, result.rows)
+    for line in result.notes:
+        click.echo(line)
+    if not result.worked:
+        raise MxforgeError("no point could be measured")
 
 
 class _DifferenceError(Exception):
