@@ -9,7 +9,7 @@ from pathlib import Path
 import click
 
 from . import __version__
-from .errors import MxforgeError
+from .errors import MxforgeError, nearest
 
 __all__ = ["cli", "main"]
 
@@ -21,10 +21,7 @@ class _Commands(click.Group):
 
     def resolve_command(self, ctx, args):
         if args[0] not in self.commands and not args[0].startswith("-"):
-            import difflib
-
-            near = difflib.get_close_matches(args[0], self.commands, n=1)
-            raise MxforgeError(f"no command {args[0]!r}; " + (f"did you mean {near[0]}?" if near else "see mxforge --help"))
+            raise MxforgeError(f"no command {args[0]!r}; {nearest(args[0], self.commands, 'see mxforge --help')}")
         return super().resolve_command(ctx, args)
 
 
@@ -154,7 +151,7 @@ def _told_apart(values, unit):
             more = f"; of the unit {', '.join(formats)}" if formats else ""
             raise MxforgeError(f"--target must be one of {', '.join(TARGETS)}{more}; not {value!r}")
     targets = dict.fromkeys(value for value in values if value in TARGETS)
-    return list(targets), next((value for value in reversed(values) if value in formats), None)
+    return list(targets) or ["ecp5"], next((value for value in reversed(values) if value in formats), None)
 
 
 @contextlib.contextmanager
@@ -164,6 +161,15 @@ def _users_values():
         yield
     except (TypeError, ValueError) as error:
         raise MxforgeError(str(error)) from error
+
+
+@contextlib.contextmanager
+def _extra(extra, what):
+    """A package that is not installed is one line that names the ``extra`` that ``what`` needs."""
+    try:
+        yield
+    except ModuleNotFoundError as error:
+        raise MxforgeError(f"{what} needs {error.name}: pip install 'mxforge[{extra}]'") from None
 
 
 def _build_dir(function):
@@ -181,29 +187,21 @@ def _progress(what):
                     disable=not console.is_terminal, transient=True)
 
 
-def _print(table):
+def _print_rows(headings, rows, wrapped=()):
+    """A table; what stands under a heading of ``wrapped`` may take several lines."""
+    from rich import box
     from rich.console import Console
+    from rich.table import Column, Table
 
+    table = Table(*(Column(heading, no_wrap=heading not in wrapped) for heading in headings), box=box.SIMPLE_HEAD, pad_edge=False,
+                  show_edge=False)
+    for row in rows:
+        table.add_row(*row)
     console = Console()
     if not console.is_terminal:
         # Files and pipes have no edge to wrap at.
         console.width = max(console.width, 160)
     console.print(table)
-
-
-def _table(*columns, wrapped=()):
-    from rich import box
-    from rich.table import Column, Table
-
-    return Table(*(Column(column, no_wrap=column not in wrapped) for column in columns), box=box.SIMPLE_HEAD, pad_edge=False,
-                 show_edge=False)
-
-
-def _print_rows(headings, rows):
-    table = _table(*headings)
-    for row in rows:
-        table.add_row(*row)
-    _print(table)
 
 
 def _print_json(value):
@@ -242,12 +240,12 @@ def list_(as_json):
         _print_json({"mxforge": __version__, "units": units,
                      "entries": [{fact: manifest[fact] for fact in facts} for _, manifest in entries]})
         return
-    table = _table("entry", "ports", "latency", "interval", "configuration", wrapped=["configuration"])
+    rows = []
     for entry, manifest in entries:
         other = [emit.option_of(name, value) for name, value in entry.parameters.items()]
-        table.add_row(entry.name, entry.ports, str(emit.extent(manifest["latency"])), str(emit.extent(manifest["interval"])),
-                      " ".join([entry.unit, *other]) if entry.name != entry.unit else "")
-    _print(table)
+        rows.append([entry.name, entry.ports, str(emit.extent(manifest["latency"])), str(emit.extent(manifest["interval"])),
+                     " ".join([entry.unit, *other]) if entry.name != entry.unit else ""])
+    _print_rows(["entry", "ports", "latency", "interval", "configuration"], rows, wrapped=["configuration"])
 
 
 def _described(unit):
@@ -276,13 +274,13 @@ def formats(as_json):
     if as_json:
         _print_json([*everything, scale])
         return
-    table = _table("format", "bits", "exp", "man", "bias", "largest", "smallest", "max code", "Inf", "NaN")
+    rows = []
     for fact in [*everything, scale]:
         digits = -(-fact["width"] // 4)
         codes = ["none" if fact[code] is None else f"{fact[code]:#0{digits + 2}x}" for code in ("max_code", "inf_code", "nan_code")]
         numbers = [str(fact[name]) for name in ("width", "exponent_width", "mantissa_width", "bias")]
-        table.add_row(fact["name"], *numbers, f"{fact['max']:.6g}", f"{fact['smallest']:.4g}", *codes)
-    _print(table)
+        rows.append([fact["name"], *numbers, f"{fact['max']:.6g}", f"{fact['smallest']:.4g}", *codes])
+    _print_rows(["format", "bits", "exp", "man", "bias", "largest", "smallest", "max code", "Inf", "NaN"], rows)
 
 
 @cli.command(cls=_UnitCommand, epilog="""\b
@@ -376,7 +374,7 @@ def synth(entry, targets, luts_only, fmax, seeds, jobs, build_dir, as_json):
     """
     from .flow import synth
 
-    report, = synth.measure([entry], targets or ["ecp5"], build_dir, luts_only=luts_only, seeds=_measured(fmax, seeds),
+    report, = synth.measure([entry], targets, build_dir, luts_only=luts_only, seeds=_measured(fmax, seeds),
                             workers=jobs, progress=_progress("{task.description}"))
     costs = report["targets"]
     if as_json:
@@ -412,12 +410,10 @@ def sweep(entry, varied, output, targets, luts_only, fmax, seeds, jobs, build_di
 
     Combinations that can't be are left out. A point that fails is told, and the others go on. Stopped, it goes on where it was.
     """
-    try:
+    with _extra("synth", "mxforge sweep"):
         from .flow import sweep
-    except ModuleNotFoundError as error:
-        raise MxforgeError(f"mxforge sweep needs {error.name}: pip install 'mxforge[synth]'") from None
 
-    result = sweep.run(entry, varied, output, targets or ["ecp5"], build_dir, luts_only=luts_only, seeds=_measured(fmax, seeds),
+    result = sweep.run(entry, varied, output, targets, build_dir, luts_only=luts_only, seeds=_measured(fmax, seeds),
                        workers=jobs, progress=_progress("{task.description}"))
     _print_rows(result.headings, result.rows)
     for line in result.notes:
@@ -439,10 +435,8 @@ class _DifferenceError(Exception):
 @_build_dir
 def demo(weights, tensors, report, jobs, build_dir):
     """Send real weights through the Verilog, compare every bit, and report what is lost."""
-    try:
+    with _extra("demo", "the demo"):
         from .flow import demo
-    except ModuleNotFoundError as error:
-        raise MxforgeError(f"the demo needs {error.name}: pip install 'mxforge[demo]'") from None
 
     return demo.run(weights, tensors, build_dir, report, jobs)
 
@@ -474,10 +468,8 @@ def matmul(output, build_dir, element, a_element, b_element, jobs, **options):
     file FILE.npy or a tensor FILE.safetensors:NAME of floats. D is compared with the golden model (status 1 if a bit differs) and
     with float64. With --requantize it leaves the hardware in blocks along N, which a next product takes as its A.
     """
-    try:
+    with _extra("demo", "mxforge matmul"):
         from .flow import matmul
-    except ModuleNotFoundError as error:
-        raise MxforgeError(f"mxforge matmul needs {error.name}: pip install 'mxforge[demo]'") from None
 
     from .formats import ELEMENTS
     if element not in ELEMENTS:

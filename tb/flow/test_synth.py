@@ -6,10 +6,10 @@ import importlib.metadata
 import json
 import re
 import subprocess
-import sys
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
+from yosys_run import yosys
 
 from mxforge import catalog, cli
 from mxforge.emit import emit
@@ -27,12 +27,11 @@ def emitted(entry):
     return emit(entry.component(), entry.name)
 
 
-def yosys(script, folder, **sources):
-    """What Yosys says to a script that reads the ``sources``."""
+def run_yosys(script, folder, **sources):
+    """Run a script that reads the ``sources``."""
     for name, text in sources.items():
         (folder / f"{name}.v").write_text(text)
-    code = "import sys\nfrom pyosys import libyosys as ys\nd = ys.Design()\nys.run_pass(sys.argv[1], d)\n"
-    return subprocess.run([sys.executable, "-c", code, script], cwd=folder, check=True, capture_output=True, text=True).stdout
+    yosys(script, folder)
 
 
 def counted(stat):
@@ -50,7 +49,7 @@ def test_counts_and_depth_are_those_of_yosys(entry, target, commands, registers,
     text, _ = emitted(entry)
     cost = synth.area(text, entry.name, target)
     kinds = " ".join(f"t:{kind}* %d" for kind in registers)
-    yosys("\n".join(["read_verilog unit.v", f"hierarchy -top {entry.name}", *commands, "tee -o stat.txt stat",
+    run_yosys("\n".join(["read_verilog unit.v", f"hierarchy -top {entry.name}", *commands, "tee -o stat.txt stat",
                             f"select * {kinds} t:$scopeinfo %d", "tee -o path.txt ltp"]), tmp_path, unit=text)
     cells = counted((tmp_path / "stat.txt").read_text())
     assert cells and cost["cells"] == dict(sorted(cells.items()))
@@ -86,7 +85,7 @@ def test_luts_only(tmp_path):
     text = "module product(input wire [11:0] a, b, output wire [23:0] y);\n  assign y = a * b;\nendmodule\n"
     lean, whole = synth.area(text, "product", "ecp5", luts_only=True), synth.area(text, "product", "ecp5")
     assert lean["dsps"] == lean["muxes"] == 0 and whole["dsps"] > 0
-    yosys("read_verilog unit.v\nsynth_ecp5 -nodsp -nowidelut -top product\ntee -o stat.txt stat", tmp_path, unit=text)
+    run_yosys("read_verilog unit.v\nsynth_ecp5 -nodsp -nowidelut -top product\ntee -o stat.txt stat", tmp_path, unit=text)
     cells = counted((tmp_path / "stat.txt").read_text())
     assert lean["lut4_equivalents"] == cells["LUT4"] + 2 * cells["CCU2C"] > whole["lut4_equivalents"]
 
@@ -119,7 +118,7 @@ def test_depth_ends_at_clocks_but_not_at_read_addresses():
 def test_wrapper_drives_and_captures_every_bit(entry, tmp_path):
     text, manifest = emitted(entry)
     top = f"wrapper_of_{entry.name}"
-    yosys(f"read_verilog unit.v wrapper.v\nhierarchy -top {top}\nproc\nsimplemap {top}\nopt_clean {top}\nwrite_json n.json",
+    run_yosys(f"read_verilog unit.v wrapper.v\nhierarchy -top {top}\nproc\nsimplemap {top}\nopt_clean {top}\nwrite_json n.json",
           tmp_path, unit=text, wrapper=synth.wrapper(entry.name, manifest["ports"]))
     module = json.loads((tmp_path / "n.json").read_text())["modules"][top]
     pins = {name: port["bits"] for name, port in module["ports"].items()}

@@ -1,6 +1,5 @@
 """What a unit's parameters trade: area, speed, latency and error over their values, as a table, as files and as a picture."""
 import csv
-import difflib
 import io
 import itertools
 import json
@@ -18,7 +17,7 @@ import mxgolden
 
 from .. import __version__, catalog
 from ..emit import extent
-from ..errors import MxforgeError
+from ..errors import MxforgeError, nearest
 from . import synth
 from .files import check_folder, replacing
 
@@ -52,9 +51,8 @@ def values_of(text, unit):
     described = {field.name: field for field in fields(catalog.UNITS[unit].Parameters)}
     name = name.replace("-", "_")
     if name not in described:
-        near = difflib.get_close_matches(name, described, n=1)
-        raise MxforgeError(f"--vary must name a parameter of {unit}, not {name!r}; "
-                           + (f"did you mean {near[0]}?" if near else f"it has {', '.join(described)}"))
+        hint = nearest(name, described, f"it has {', '.join(described)}")
+        raise MxforgeError(f"--vary must name a parameter of {unit}, not {name!r}; {hint}")
     kind = described[name].metadata["kind"]
     example = {int: "1,2,4 or 0..4", bool: "yes,no", str: ",".join(described[name].metadata.get("options", ()))}[kind]
     values = []

@@ -24,6 +24,7 @@ from mxbench.verilator import locked
 
 from ..emit import CLOCKS, emit
 from ..errors import MxforgeError
+from .files import replacing
 
 __all__ = ["COLUMNS", "TARGETS", "Job", "Store", "area", "cells_of", "check_options", "fmax", "measure", "path_words", "run_jobs",
            "summary", "wrapper"]
@@ -372,11 +373,8 @@ class Store:
 
     def put(self, key, result):
         self._folder.mkdir(parents=True, exist_ok=True)
-        # Other processes may be at the same.
-        with tempfile.TemporaryDirectory(prefix=".", dir=self._folder) as own:
-            unfinished = Path(own, "unfinished")
-            unfinished.write_text(json.dumps({"key": key, "sha256": _digest(result), "result": result}, indent=1))
-            unfinished.replace(self._path(key))
+        with replacing(self._path(key)) as file:
+            file.write(json.dumps({"key": key, "sha256": _digest(result), "result": result}, indent=1).encode())
 
 
 def run_jobs(jobs, store, workers, advance):
@@ -396,9 +394,10 @@ def run_jobs(jobs, store, workers, advance):
             name = running[future]
             try:
                 results[name] = future.result()
-                store.put(left[name].key, results[name])
             except MxforgeError as error:
                 results[name] = error
+            else:
+                store.put(left[name].key, results[name])
             advance(counts[name])
     finally:
         pool.shutdown(cancel_futures=True)
