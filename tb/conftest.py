@@ -28,13 +28,14 @@ def simulate(request, verified):
     """``simulate(component, name)``: emit, build once, and run the benches of ``mxbench.bench`` (of ``mxbench.axi_stream``, if
     it is one) and the cocotb tests of the calling test's own module.
     """
+    from emitted import emitted
+
     from mxbench.runner import run as run_benches
-    from mxforge.emit import emit
 
     own = [request.module.__name__] if "@cocotb." in inspect.getsource(request.module) else []
 
     def run(component, name, *, blocks=None, **style):
-        text, manifest = emit(component, name, **style)
+        text, manifest = emitted(component, name, **style)
         modules = ["mxbench.axi_stream" if manifest["axi"] else "mxbench.bench", *own]
         run_dir = SIM_BUILD / "runs" / f"{request.module.__name__}-{request.node.name}"
         run_dir.mkdir(parents=True, exist_ok=True)
@@ -87,11 +88,12 @@ def refused(mxforge, tmp_path):
 @pytest.fixture
 def play(sim_build):
     """``play(component, name, inputs)``: the outputs of the emitted Verilog for whole arrays, by the C++ player."""
-    from mxforge.emit import emit
+    from emitted import emitted
+
     from mxforge.flow import player
 
     def run(component, name, inputs, **options):
-        return player.build(*emit(component, name), sim_build).play(inputs, **options)
+        return player.build(*emitted(component, name), sim_build).play(inputs, **options)
 
     return run
 
@@ -110,10 +112,11 @@ def verify(sim_build, verified):
     ``mixed`` times more blocks are made of the stimulus by dealing each item's values anew among the rows (but for marks,
     whose order has a meaning).
     """
+    from emitted import emitted
+
     from mxbench.bench import compare
     from mxbench.manifest import bounds, with_marks
     from mxforge.axi_stream import AxiStream
-    from mxforge.emit import emit
     from mxforge.flow import player
     from mxforge.pipeline import streamed as between_streams
 
@@ -124,7 +127,7 @@ def verify(sim_build, verified):
         parameters = asdict(core.parameters)
         rng = np.random.default_rng(blocks)
         first = stimulus.blocks(parameters, blocks, rng)
-        text, manifest = emit(AxiStream(core) if axi else between_streams(core) if streamed else core, unit)
+        text, manifest = emitted(AxiStream(core) if axi else between_streams(core) if streamed else core, unit)
         machine = player.build(text, manifest, sim_build)
         hits = Counter()
         for n in range(1 + mixed):

@@ -1,10 +1,17 @@
 """Which depths of a pipeline each run of the tests takes."""
 import pytest
 
-__all__ = ["depths"]
+__all__ = ["depths", "ends"]
 
 
 def depths(most):
     """Parameters 0 to ``most``, of which few are not slow: without cuts, with the first, with half and with all of them."""
     few = {0, 1, most // 2, most}
     return [pytest.param(n, marks=() if n in few else pytest.mark.slow) for n in range(most + 1)]
+
+
+def ends(cases):
+    """Parameters as those of ``cases``, a pipeline's depths, of which only the first and the last are not slow."""
+    cases = [case if isinstance(case, type(pytest.param())) else pytest.param(case) for case in cases]
+    return [pytest.param(*case.values, id=case.id, marks=() if case in (cases[0], cases[-1]) else pytest.mark.slow)
+            for case in cases]

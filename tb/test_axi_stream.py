@@ -37,6 +37,9 @@ CONFIGURATIONS = [
     ("scaled_dot", {"a_element": "e2m1", "b_element": "e2m1", "block_size": 8, "lanes": 2, "target": "bf16", "stages": 2}),
     ("dot_accumulator", {"block_size": 4, "lanes": 4, "window": 24, "max_blocks": 64, "slots": 2, "stages": 3}),
     ("dot_accumulator", {"accumulation": "fp32_fused", "block_size": 8, "lanes": 2, "addend": False, "stages": 8, "slots": 3}),
+    ("dual_quantizer", {"source": "bf16", "block_size": 4, "stages": 2}),
+    ("matmul_tile", {"rows": 1, "columns": 2, "block_size": 4, "lanes": 2, "stages": 2}),
+    ("matmul_layer", {"rows": 1, "columns": 2, "block_size": 4, "lanes": 4, "stages": 2}),
     # More than a cycle between beats.
     ("dot_accumulator", {"accumulation": "fp32_chain", "block_size": 4, "lanes": 4, "target": "bf16", "stages": 16}),
 ]

@@ -3,6 +3,7 @@ import itertools
 
 import numpy as np
 import pytest
+from depths import ends
 
 import mxgolden.dequantizer
 from mxbench.bench import compare
@@ -41,13 +42,20 @@ def test_every_pair_in_every_lane(play, verified, element, target, overflow):
              exhausted=f"{element} to {target}, overflow {overflow}: {pairs:,} pairs of code and scale in each of {lanes} lanes")
 
 
-@pytest.mark.parametrize("stages", range(len(Dequantizer.CUTS) + 1))
+DEPTHS = range(len(Dequantizer.CUTS) + 1)
+
+
+@pytest.mark.parametrize("stages", DEPTHS)
 def test_every_depth(verify, stages):
     unit = Dequantizer(element="e5m2", target="fp16", lanes=8, stages=stages)
-    verify(unit, 20_000, streamed=False)
     verify(unit, 20_000, stalls=stages)
     hits = verify(unit, 100_000)
     assert all(hits.values()), hits
+
+
+@pytest.mark.parametrize("stages", ends(DEPTHS))
+def test_bare_core(verify, stages):
+    verify(Dequantizer(element="e5m2", target="fp16", lanes=8, stages=stages), 20_000, streamed=False)
 
 
 @pytest.mark.slow

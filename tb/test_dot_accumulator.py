@@ -4,6 +4,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from depths import ends
 
 from mxforge.dot_accumulator import DotAccumulator
 from mxforge.formats import ELEMENTS
@@ -94,15 +95,20 @@ def depths(**options):
     return [pytest.param(options | {"stages": n}, id=f"{name}-{n}") for n in range(0, len(cuts) + 1, 6)]
 
 
-@pytest.mark.parametrize("parameters", [
-    *depths(block_size=4, lanes=2, window=60, slots=2),
-    *depths(accumulation="fp32_fused", block_size=4, lanes=2),
-    *depths(accumulation="fp32_chain", block_size=4, lanes=4, slots=3),
-    *depths(accumulation="blackwell", block_size=4, lanes=4, slots=2),
-])
+DEPTHS = [depths(block_size=4, lanes=2, window=60, slots=2), depths(accumulation="fp32_fused", block_size=4, lanes=2),
+          depths(accumulation="fp32_chain", block_size=4, lanes=4, slots=3),
+          depths(accumulation="blackwell", block_size=4, lanes=4, slots=2)]
+
+
+@pytest.mark.parametrize("parameters", [*itertools.chain(*DEPTHS)])
 def test_every_depth(verify, parameters):
-    """With idle and back-pressure, and as a bare core."""
+    """With idle and back-pressure, and at full speed."""
     verify(DotAccumulator(**parameters), 5_000, stalls=parameters["stages"])
+    verify(DotAccumulator(**parameters), 5_000)
+
+
+@pytest.mark.parametrize("parameters", [*itertools.chain(*map(ends, DEPTHS))])
+def test_bare_core(verify, parameters):
     verify(DotAccumulator(**parameters), 5_000, streamed=False)
 
 

@@ -4,6 +4,7 @@ from dataclasses import asdict
 
 import numpy as np
 import pytest
+from depths import ends
 from side_by_side import SideBySide
 
 import mxgolden.element_cast
@@ -66,11 +67,19 @@ def test_volume(play, verified, source, rounding, stages):
                  values=sum(array.size for array in expected.values()), classes=hits)
 
 
-@pytest.mark.parametrize("stages", range(len(ElementCast.CUTS) + 1))
+DEPTHS = range(len(ElementCast.CUTS) + 1)
+
+
+@pytest.mark.parametrize("stages", DEPTHS)
 def test_every_depth(verify, stages):
     unit = ElementCast(source="bf16", element="e4m3", overflow="ieee", lanes=2, stages=stages)
     verify(unit, 20_000, stalls=stages)
-    verify(unit, 20_000, streamed=False)
+    verify(unit, 20_000)
+
+
+@pytest.mark.parametrize("stages", ends(DEPTHS))
+def test_bare_core(verify, stages):
+    verify(ElementCast(source="bf16", element="e4m3", overflow="ieee", lanes=2, stages=stages), 20_000, streamed=False)
 
 
 def test_random_bits_are_asked_for_only_by_stochastic_rounding():

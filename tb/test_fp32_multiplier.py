@@ -2,7 +2,7 @@
 import golden_reference as reference
 import numpy as np
 import pytest
-from depths import depths
+from depths import depths, ends
 
 import mxgolden.fp32_multiplier
 from mxbench.bench import compare
@@ -99,10 +99,14 @@ def test_by_hand(play, a, b, product):
 @pytest.mark.parametrize("stages", DEPTHS)
 def test_every_depth(verify, stages):
     unit = FP32Multiplier(lanes=2, stages=stages)
-    verify(unit, 20_000, streamed=False)
     verify(unit, 20_000, stalls=stages)
     hits = verify(unit, 200_000)
     assert all(hits.values()), hits
+
+
+@pytest.mark.parametrize("stages", ends(DEPTHS))
+def test_bare_core(verify, stages):
+    verify(FP32Multiplier(lanes=2, stages=stages), 20_000, streamed=False)
 
 
 @pytest.mark.slow

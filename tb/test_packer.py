@@ -8,12 +8,12 @@ from amaranth import *
 from amaranth.lib import data, wiring
 from buses import BUSES, check_cover, cover
 from cocotb.triggers import RisingEdge
+from emitted import emitted
 
 from mxbench.bench import compare, some_pauses, vectors
 from mxbench.stream import put_all, start
 from mxforge.arith import select, thermometer
 from mxforge.catalog import Entry
-from mxforge.emit import emit
 from mxforge.errors import MxforgeError
 from mxforge.flow import player
 from mxforge.formats import ELEMENTS
@@ -131,7 +131,7 @@ def packets(parameters, lengths, seed=1):
 
 def rates(unit, inputs, expected, sim_build, stalls=None):
     name = type(unit).__module__.rpartition(".")[2]
-    machine = player.build(*emit(unit, name), sim_build)
+    machine = player.build(*emitted(unit, name), sim_build)
     compare(machine.play(inputs, stalls=stalls), expected, inputs)
     return machine.last
 

@@ -4,6 +4,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from depths import ends
 
 from mxforge.formats import ELEMENTS
 from mxforge.pipeline import Streamed
@@ -71,15 +72,20 @@ def depths(**options):
     return [pytest.param(options | {"stages": n}, id="-".join(map(str, [*options.values(), n]))) for n in range(0, count + 1, 4)]
 
 
-@pytest.mark.parametrize("options", [
-    *depths(block_size=4, lanes=4),
-    *depths(block_size=4, lanes=2, addend=False),
-    *depths(block_size=4, lanes=4, accumulation="blackwell"),
-    *depths(block_size=4, lanes=1, accumulation="blackwell"),
-])
+# In one beat and in several.
+DEPTHS = [depths(block_size=4, lanes=4), depths(block_size=4, lanes=2, addend=False),
+          depths(block_size=4, lanes=4, accumulation="blackwell"), depths(block_size=4, lanes=1, accumulation="blackwell")]
+
+
+@pytest.mark.parametrize("options", [*itertools.chain(*DEPTHS)])
 def test_every_depth(verify, options):
-    """In one beat and in several, with idle and back-pressure, and as a bare core."""
+    """With idle and back-pressure, and at full speed."""
     verify(ScaledDot(**options), 5_000, stalls=options["stages"])
+    verify(ScaledDot(**options), 5_000)
+
+
+@pytest.mark.parametrize("options", [*itertools.chain(*map(ends, DEPTHS))])
+def test_bare_core(verify, options):
     verify(ScaledDot(**options), 5_000, streamed=False)
 
 

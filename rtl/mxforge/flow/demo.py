@@ -597,7 +597,7 @@ def run(file=None, names=(), build_dir="sim_build", report_dir=None, jobs=None, 
     # Before anything is fetched or built.
     check_folder(report_dir)
     verilator.find()
-    verilator.require_compilers()
+    verilator.require_compiler()
     source = weights.MODEL_NAME if file is None else Path(file).name
     model = weights.fetch_model(build_dir, console.print) if file is None else file
     tensors, skipped = weights.choose(weights.tensors_of(model), names)

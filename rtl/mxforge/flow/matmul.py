@@ -276,7 +276,7 @@ def run(a, b, output, build_dir, *, c=None, transpose_b=False, scale_rule="rceil
         raise MxforgeError(str(error)) from error
 
     verilator.find()
-    verilator.require_compilers()
+    verilator.require_compiler()
     jobs = jobs or os.cpu_count() or 1
     with progress:
         building = progress.add_task("Building the Verilog", total=None)

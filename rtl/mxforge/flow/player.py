@@ -21,7 +21,7 @@ __all__ = ["Player", "ProtocolError", "Statistics", "build", "check", "check_wav
 
 # A module with many instances stays one in C++ too.
 _FLAGS = ("-O3", "--inline-mult", "2000", "--timescale", "1ns/1ns")
-_TRACES = {".fst": ("--trace-fst",), ".vcd": ("--trace-vcd",)}
+_TRACES = {".fst": "TRACE_FST", ".vcd": "TRACE_VCD"}
 # Rows that are packed at a time: small enough for the cache, large enough that NumPy's calls don't count.
 _PACKED_BYTES = 1 << 20
 # Packing, simulation and unpacking go on side by side; more would exhaust what Linux grants the pipes of many players.
@@ -346,26 +346,22 @@ def build(text, manifest, build_dir):
         text, manifest = _as_streams(text, manifest)
     source = _source(manifest)
 
-    def program(trace=()):
-        flags = (*_FLAGS, *trace)
+    def program(trace=None):
+        flags = (*_FLAGS, *([f"--{trace.lower().replace('_', '-')}"] if trace else []))
         key = hashlib.sha256("\0".join([text, source, tools.version, *flags]).encode()).hexdigest()[:12]
         folder = Path(build_dir).absolute() / f"player-{manifest['name']}-{key}"
         with verilator.locked(folder):
             if not (folder / "built").exists():
                 shutil.rmtree(folder / "obj_dir", ignore_errors=True)
-                verilog = folder / f"{manifest['name']}.v"
+                verilog, harness = folder / f"{manifest['name']}.v", folder / "player.cpp"
                 verilog.write_text(text)
-                (folder / "player.cpp").write_text(source)
+                harness.write_text(source)
                 library = verilator.runtime(build_dir)
-                env = tools.environment()
-                if "--trace-fst" in trace:
-                    # The runtime has its own compression; the makefile would ask for the system's libraries.
-                    env["MAKEFLAGS"] += f" LDLIBS={library}"
                 verilator.run_tool(
-                    [tools.verilator, "--cc", "--exe", "--build", "--top-module", manifest["name"], "--prefix", "Vtop",
-                     "-Mdir", folder / "obj_dir", "-o", "player", *flags, "-LDFLAGS", library,
-                     "-CFLAGS", f"-include {library.with_name('model.h')}",
-                     verilog, folder / "player.cpp"], env=env, cwd=folder)
+                    [tools.verilator, "--cc", "--top-module", manifest["name"], "--prefix", "Vtop", "-Mdir", folder / "obj_dir",
+                     *flags, verilog], env=tools.environment(), cwd=folder)
+                verilator.compile_model(folder / "obj_dir", harness, folder / "obj_dir" / "player", library,
+                                        features=("TRACE", trace) if trace else ())
                 (folder / "built").touch()
         return folder / "obj_dir" / "player"
 

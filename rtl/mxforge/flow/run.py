@@ -78,7 +78,7 @@ def run(entry, vectors, output, build_dir, *, check=False, waves=None, stalls=No
             player.check_waves(waves)
     except ValueError as error:
         raise MxforgeError(str(error)) from error
-    verilator.require_compilers()
+    verilator.require_compiler()
     machine = player.build(*emit(entry.component(), entry.name), build_dir)
     if waves is not None:
         machine.build_waves(waves)

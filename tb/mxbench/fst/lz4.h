@@ -1,4 +1,4 @@
-// Stands in for LZ4 in Verilator's FST writer, so that waves need no package but g++ and make.
+// Stands in for LZ4 in Verilator's FST writer, so that waves need no package but g++.
 // The hierarchy is stored as LZ4 whatever its size: a valid LZ4 block may be one run of literals.
 #pragma once
 #include <cstring>

@@ -1,4 +1,4 @@
-// Stands in for zlib in Verilator's FST writer, so that waves need no package but g++ and make.
+// Stands in for zlib in Verilator's FST writer, so that waves need no package but g++.
 // The writer keeps a block as it is when compression doesn't make it smaller: this one never does.
 #pragma once
 
