@@ -65,7 +65,7 @@ def run(verilog_path, manifest_path, test_modules, build_root, *, seed=1, waves=
             libraries = cocotb_tools.config.libs_dir
             verilator.compile_model(
                 build_dir / "obj_dir", cocotb_tools.config.share_dir / "lib" / "verilator" / "verilator.cpp",
-                build_dir / "obj_dir" / name, library, features=("TRACE", "TRACE_VCD") if waves else (),
+                build_dir / "obj_dir" / name, library, optimized=False, features=("TRACE", "TRACE_VCD") if waves else (),
                 link=[f"-Wl,-rpath,{libraries}", f"-L{libraries}", "-lcocotbvpi_verilator"])
             (build_dir / "built").touch()
 

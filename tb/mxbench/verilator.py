@@ -15,8 +15,8 @@ from pathlib import Path
 __all__ = ["ToolError", "Toolchain", "compile_model", "find", "lint", "locked", "require_compiler", "run_tool", "runtime"]
 
 _FST = Path(__file__).with_name("fst")
-# One C++ file, at this: as fast a model as several at -O2, in half the time or less.
-_OPTIMIZED = "-O1"
+# One C++ file, at the second: as fast a model as several at -O2, in half the time or less.
+_LEVELS = "-O0", "-O1"
 # What models and players include besides.
 _HEADERS = "algorithm", "cstdarg", "cstdint", "cstdio", "cstdlib", "cstring", "map", "string", "vector"
 _FEATURES = "COVERAGE", "SC", "TIMING", "TRACE", "TRACE_FST", "TRACE_VCD", "TRACE_SAIF"
@@ -103,7 +103,7 @@ def runtime(cache_dir):
     tools = find()
     require_compiler()
     compiler = run_tool(["g++", "-dumpmachine"]) + run_tool(["g++", "-dumpfullversion"])
-    key = hashlib.sha256("\0".join([tools.version, compiler, _OPTIMIZED, *_HEADERS]).encode()).hexdigest()[:12]
+    key = hashlib.sha256("\0".join([tools.version, compiler, *_LEVELS, *_HEADERS]).encode()).hexdigest()[:12]
     folder = Path(cache_dir).absolute() / f"verilator-{key}"
     library = folder / "libvlrt.a"
     with locked(folder):
@@ -117,8 +117,11 @@ def runtime(cache_dir):
                                                "-o", folder / f"verilated{part}.o"]) for part in parts]
             header = folder / "model.h"
             header.write_text('#include "verilated.h"\n' + "".join(f"#include <{name}>\n" for name in _HEADERS))
-            # With other flags than a model's the compiler reads the header itself.
-            compiled.append(pool.submit(run_tool, ["g++", _OPTIMIZED, *flags, "-x", "c++-header", header, "-o", f"{header}.gch"]))
+            # The compiler takes the one that was made with a model's flags, or reads the header itself.
+            precompiled = folder / "model.h.gch"
+            precompiled.mkdir(exist_ok=True)
+            compiled += [pool.submit(run_tool, ["g++", level, *flags, "-x", "c++-header", header, "-o", precompiled / level])
+                         for level in _LEVELS]
             for one in compiled:
                 one.result()
         unfinished = folder / "unfinished.a"
@@ -128,9 +131,10 @@ def runtime(cache_dir):
     return library
 
 
-def compile_model(folder, harness, program, library, *, features=(), link=()):
+def compile_model(folder, harness, program, library, *, optimized=True, features=(), link=()):
     """Compile what ``verilator --prefix Vtop`` wrote to ``folder``, with the C++ file ``harness`` and the runtime ``library``, to
-    ``program``; ``features`` are those of Verilator that the model has, such as TRACE, ``link`` more for the linker.
+    ``program``; ``features`` are those of Verilator that the model has, such as TRACE, ``link`` more for the linker. What runs
+    for thousands of cycles only is ready sooner if not ``optimized``.
     """
     # One file, so that headers are read once. What Verilator calls slow is half of it, and runs once.
     parts = sorted(path.name for path in folder.glob("Vtop*.cpp"))
@@ -141,8 +145,8 @@ def compile_model(folder, harness, program, library, *, features=(), link=()):
     lines += [f'#include "{part}"' for part in slow]
     source = folder / "model.cpp"
     source.write_text("\n".join(lines) + "\n")
-    run_tool(["g++", _OPTIMIZED, f"-I{folder}", *find().flags(*features), "-include", library.with_name("model.h"), source, library,
-              *link, "-o", program])
+    run_tool(["g++", _LEVELS[optimized], f"-I{folder}", *find().flags(*features), "-include", library.with_name("model.h"), source,
+              library, *link, "-o", program])
 
 
 def lint(files, top):
