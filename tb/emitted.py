@@ -23,4 +23,6 @@ def emitted(component, name, **style):
     key = command_of(component, name, **style), *_chain(component)
     if key not in _made:
         _made[key] = emit(component, name, **style)
+    # Amaranth warns of what was never elaborated.
+    unit_of(component)._MustUse__used = True
     return copy.deepcopy(_made[key])
