@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 from rich.console import Console
 
+from mxbench import verilator
 from mxforge import cli
 from mxforge.emit import emit
 from mxforge.errors import MxforgeError
@@ -61,8 +62,8 @@ def test_what_is_swept():
 @pytest.fixture
 def build_dir(tmp_path, sim_build):
     """A fresh ledger, with the tests' Verilator runtime."""
-    for built in sim_build.glob("verilator-*"):
-        (tmp_path / built.name).symlink_to(built)
+    built = verilator.runtime(sim_build).parent
+    (tmp_path / built.name).symlink_to(built)
     return tmp_path
 
 
