@@ -149,6 +149,16 @@ def _build_dir(function):
                         envvar="MXFORGE_BUILD_DIR", help="Where built models are kept.  [sim_build]")(function)
 
 
+def _workers(function):
+    """What runs many jobs."""
+    for option in (
+            click.option("--scheduler", metavar="ADDRESS",
+                         help="A dask scheduler whose workers do it, such as tcp://127.0.0.1:8786."),
+            click.option("--jobs", metavar="N", type=click.IntRange(1), help="How much is done at once.  [the machine's cores]")):
+        function = option(function)
+    return function
+
+
 def _progress(what):
     """A progress bar on stderr, where that is a terminal."""
     from rich.console import Console
@@ -351,9 +361,9 @@ Examples:
 @click.option("--accumulation", metavar="HOW", help="fp32_fused, fp32_chain, blackwell or exact.  [fp32_fused]")
 @click.option("--rows", metavar="N", type=int, help="Rows of the tile.  [2]")
 @click.option("--columns", metavar="N", type=int, help="Columns of the tile.  [2]")
-@click.option("--jobs", metavar="N", type=click.IntRange(1), help="How much is done at once.  [the machine's cores]")
+@_workers
 @_build_dir
-def matmul(output, build_dir, element, a_element, b_element, jobs, **options):
+def matmul(output, build_dir, element, a_element, b_element, **options):
     """Multiply matrices on the simulated hardware: D = A B + C.
 
     A is M x K, B is K x N; both are quantized by the quantizer's Verilog in blocks along K and multiplied by the tile's. Each is a
@@ -370,7 +380,7 @@ def matmul(output, build_dir, element, a_element, b_element, jobs, **options):
         raise MxforgeError(f"element must be one of {', '.join(ELEMENTS)}, not {element!r}")
     given = {name: value for name, value in options.items() if value is not None}
     result = matmul.run(output=output, build_dir=build_dir, a_element=a_element or element, b_element=b_element or element,
-                        jobs=jobs, progress=_progress("{task.description}"), **given)
+                        progress=_progress("{task.description}"), **given)
     click.echo(result.summary)
     if result.difference:
         raise _DifferenceError(result.difference)

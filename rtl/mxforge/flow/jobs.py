@@ -1,0 +1,363 @@
+"""Many jobs at once: in processes of this machine, or on the workers of a dask.distributed scheduler."""
+import contextlib
+import itertools
+import logging
+import os
+import pickle
+import queue
+import signal
+import tempfile
+import threading
+import time
+import traceback
+import uuid
+import warnings
+from collections import deque
+from collections.abc import Callable
+from concurrent.futures import FIRST_COMPLETED, ThreadPoolExecutor, wait
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from mxbench.verilator import ToolError
+
+from ..errors import MxforgeError
+from .player import ProtocolError
+
+__all__ = ["Failure", "Job", "Workers", "needed", "own_build_dir"]
+
+# Of what a job may depend on; a worker has the same, or gets no job.
+_PACKAGES = "python", "mxforge", "numpy", "dask", "distributed"
+# Seconds after which workers are looked at anew, and for which a scheduler, its workers or new ones are waited for.
+_LOOK = 0.5
+_PATIENCE = 20
+
+
+@dataclass(frozen=True, kw_only=True)
+class Job:
+    """``function(**arguments)``: a function at the top of a module of mxforge, with text, numbers, arrays and dicts of them in and
+    out. It uses no file of the machine that asks, and may be run twice.
+    """
+    name: str
+    function: Callable
+    arguments: dict = field(default_factory=dict)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Failure:
+    """The outcome of a job that failed twice; ``log`` is what its tools said, or Python's traceback."""
+    log: str
+
+
+def needed(job, outcome):
+    """``outcome``, for whom the other jobs are of no use without this one: ``MxforgeError`` with the log of a `Failure`."""
+    if isinstance(outcome, Failure):
+        raise MxforgeError(f"{job.name}: {outcome.log}")
+    return outcome
+
+
+def own_build_dir(given):
+    """Where a job builds what it may find again: ``given``, of `Workers.build_dir`; on another machine the folder that its
+    environment's ``MXFORGE_BUILD_DIR`` names, or one of the worker's own.
+    """
+    if given is not None:
+        return Path(given)
+    from distributed import get_worker
+
+    return Path(os.environ.get("MXFORGE_BUILD_DIR") or get_worker().local_directory)
+
+
+def _tried(job):
+    """``(value, None)``, or ``(None, log)`` if the job fails."""
+    try:
+        return job.function(**job.arguments), None
+    except (MxforgeError, ToolError, ProtocolError) as error:
+        return None, str(error)
+    except (Exception, SystemExit):
+        return None, traceback.format_exc().rstrip()
+
+
+def _twice(job):
+    """The outcome of a job in this process."""
+    logs = []
+    while len(logs) < 2:
+        value, log = _tried(job)
+        if log is None:
+            return value
+        logs.append(log)
+    return Failure(log=_joined(logs))
+
+
+def _joined(logs):
+    """Of a job that fails in the same way each time, one."""
+    return "\n".join(dict.fromkeys(logs))
+
+
+def _tried_in_bytes(job):
+    """The same on a worker, which dask has no part in: pickled in and out."""
+    try:
+        job = pickle.loads(job)
+    except Exception:
+        return pickle.dumps((None, traceback.format_exc().rstrip()))
+    return pickle.dumps(_tried(job))
+
+
+@contextlib.contextmanager
+def _no_interrupts():
+    """Threads that are started meanwhile, and their processes, never see the terminal's Ctrl-C; this thread sees it afterwards."""
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+
+@dataclass(eq=False, kw_only=True)
+class _Attempt:
+    """A job on a worker. The second is made alone on it, so that it is known whose fault a worker's death is; ``before`` is the
+    first one's log.
+    """
+    job: Job
+    address: str
+    before: str | None = None
+    future: object = None
+    is_lost: bool = False
+
+    @property
+    def alone(self):
+        return self.before is not None
+
+
+class Workers:
+    """What runs jobs, between ``with`` and its end: ``count`` processes of this machine (without: as many as it has cores), or the
+    workers of the dask scheduler at the address ``scheduler``, which have the same versions of `_PACKAGES`.
+
+    A single job, or ``count`` 1, is run in this process, and ``threads`` runs all in threads of it: they start at once and
+    differ in one thing, that a job that ends its process ends this one. ``MxforgeError`` where dask is missing, or no
+    scheduler or worker answers, or one differs.
+    """
+    def __init__(self, count=None, scheduler=None, *, threads=False):
+        if count is not None and scheduler is not None:
+            raise MxforgeError("--jobs and --scheduler exclude each other: a scheduler knows its workers")
+        self.scheduler = scheduler
+        self._count = count or os.cpu_count() or 1
+        self._threads = threads and scheduler is None
+        self._client = None
+        self._differences = {}
+        self._open = contextlib.ExitStack()
+
+    def __enter__(self):
+        if self.scheduler is not None or (self._count > 1 and not self._threads):
+            try:
+                import distributed  # noqa: F401
+            except ModuleNotFoundError as error:
+                raise MxforgeError(f"many jobs need {error.name}: pip install 'mxforge[jobs]'") from None
+        if self.scheduler is not None:
+            with self._open:
+                self._connect()
+                self._open = self._open.pop_all()
+        return self
+
+    def __exit__(self, *_):
+        self._client = None
+        self._open.close()
+
+    @property
+    def count(self):
+        """How many jobs run at once, as it is now."""
+        return self._count if self.scheduler is None else sum(self._seen().values())
+
+    def build_dir(self, path):
+        """What a job is given for `own_build_dir`: ``path``, where the jobs' machine is this one."""
+        return None if self.scheduler is not None else str(Path(path).absolute())
+
+    def run(self, jobs):
+        """``(job, outcome)`` of each of ``jobs``, as they come: what its function returns, or a `Failure` if it fails twice, by
+        an exception or the death of its worker. A worker that dies is replaced, or the others do its work.
+
+        ``jobs`` are taken as workers become free. ``Progress.track`` of rich shows how far it is. What has come stays
+        valid whatever ends the rest.
+        """
+        jobs = iter(jobs)
+        first = list(itertools.islice(jobs, 2))
+        jobs = itertools.chain(first, jobs)
+        if self.scheduler is None and (self._threads or self._count == 1 or len(first) == 1):
+            return self._run_here(jobs, 1 if len(first) == 1 else self._count)
+        return self._run_spread(jobs)
+
+    def _run_here(self, jobs, count):
+        if count == 1:
+            for job in jobs:
+                yield job, _twice(job)
+            return
+        with ThreadPoolExecutor(count) as pool:
+            running = {pool.submit(_twice, job): job for job in itertools.islice(jobs, count)}
+            while running:
+                for future in wait(running, return_when=FIRST_COMPLETED).done:
+                    done = running.pop(future)
+                    running |= {pool.submit(_twice, job): job for job in itertools.islice(jobs, 1)}
+                    yield done, future.result()
+
+    def _run_spread(self, jobs):
+        if self._client is None:
+            self._connect()
+        answers, running, again, workers = queue.SimpleQueue(), set(), deque(), {}
+        looked = lonely = None
+
+        def place():
+            for attempt in _placed(workers, running, again, jobs):
+                self._start(attempt, answers)
+                running.add(attempt)
+
+        try:
+            while True:
+                now = time.monotonic()
+                if looked is None or now - looked > _LOOK:
+                    looked, workers = now, self._seen()
+                    for attempt in running:
+                        if attempt.address not in workers and not attempt.is_lost:
+                            attempt.is_lost = True
+                            attempt.future.cancel()
+                    lonely = None if workers else lonely or now
+                    if lonely and now - lonely > _PATIENCE:
+                        raise MxforgeError(f"{self._name} has had no worker for {_PATIENCE} s; {self._hint}")
+                place()
+                if workers and not running:
+                    return
+                try:
+                    attempt, answer = answers.get(timeout=_LOOK)
+                except queue.Empty:
+                    continue
+                running.remove(attempt)
+                value, log = self._read(attempt, answer)
+                if log is not None and not attempt.alone:
+                    again.append((attempt.job, log))
+                    # If its worker has died, that must be known before it is tried again.
+                    looked = None
+                    continue
+                # Its worker gets the next, however long the caller is busy with this one.
+                place()
+                yield attempt.job, value if log is None else Failure(log=_joined([attempt.before, log]))
+        finally:
+            for attempt in running:
+                attempt.future.release()
+
+    def _read(self, attempt, answer):
+        """An attempt's value or log, as `_tried` has them."""
+        from distributed import KilledWorker
+
+        if isinstance(answer, bytes):
+            return pickle.loads(answer)
+        if attempt.is_lost or isinstance(answer, KilledWorker):
+            return None, f"its worker {attempt.address} died"
+        raise MxforgeError(f"{self._name} is gone, or has dropped the jobs: {' '.join(str(answer).split())}")
+
+    def _start(self, attempt, answers):
+        attempt.future = self._client.submit(
+            _tried_in_bytes, pickle.dumps(attempt.job), key=f"{attempt.job.name}-{uuid.uuid4()}", workers=[attempt.address],
+            allow_other_workers=False, pure=False)
+
+        def report():
+            try:
+                answer = attempt.future.result()
+            except Exception as error:
+                answer = error
+            answers.put((attempt, answer))
+
+        # Its own thread, since a result is lost with its worker until the attempt is cancelled.
+        threading.Thread(target=report, daemon=True).start()
+
+    def _connect(self):
+        import dask
+
+        logger = logging.getLogger("distributed")
+        self._open.callback(logger.setLevel, logger.level)
+        logger.setLevel(logging.CRITICAL)
+        # A job carries all that it needs.
+        self._open.enter_context(dask.config.set({"distributed.admin.large-graph-warning-threshold": "1TiB"}))
+        self._client = self._open.enter_context(self._local() if self.scheduler is None else self._existing())
+        try:
+            self._client.wait_for_workers(1, timeout=_PATIENCE)
+        except TimeoutError:
+            raise MxforgeError(f"{self._name} has no worker; {self._hint}") from None
+        self._seen()
+        if differences := [words for words in self._differences.values() if words]:
+            raise MxforgeError(differences[0])
+
+    def _local(self):
+        from distributed import Client, LocalCluster
+
+        folder = self._open.enter_context(tempfile.TemporaryDirectory(prefix="mxforge-"))
+        with _no_interrupts():
+            cluster = self._open.enter_context(LocalCluster(
+                n_workers=self._count, threads_per_worker=1, processes=True, host="127.0.0.1", memory_limit=0,
+                silence_logs=logging.CRITICAL, local_directory=folder,
+                # Without a dashboard there is a port still: one that is free, instead of dask's own.
+                dashboard_address=None, scheduler_kwargs={"dashboard": False, "dashboard_address": "127.0.0.1:0"}))
+        self._open.callback(_end_tools, cluster)
+        return Client(cluster, set_as_default=False)
+
+    def _existing(self):
+        from distributed import Client
+        from distributed.versions import VersionMismatchWarning
+
+        try:
+            with warnings.catch_warnings():
+                # Told in our words.
+                warnings.simplefilter("ignore", VersionMismatchWarning)
+                return Client(self.scheduler, timeout=_PATIENCE, set_as_default=False)
+        except (OSError, ValueError, ImportError) as error:
+            raise MxforgeError(f"no dask scheduler answers at {self.scheduler}; --scheduler must be the address that it tells, "
+                               f"such as tcp://127.0.0.1:8786 ({' '.join(str(error).split())})") from None
+
+    @property
+    def _name(self):
+        return f"the dask scheduler at {self.scheduler}" if self.scheduler is not None else "the local cluster"
+
+    @property
+    def _hint(self):
+        return f"start one: dask worker {self.scheduler}" if self.scheduler is not None else "they end as soon as they start"
+
+    def _seen(self):
+        """Threads of the workers that are there and have our versions, by address."""
+        if self._client.status != "running":
+            raise MxforgeError(f"{self._name} is gone")
+        workers = self._client.scheduler_info(n_workers=-1)["workers"]
+        if not workers.keys() <= self._differences.keys():
+            versions = self._client.get_versions(packages=_PACKAGES)
+            # One that doesn't answer is asked again.
+            self._differences |= {address: _difference(address, facts["packages"], versions["client"]["packages"])
+                                  for address, facts in versions["workers"].items()}
+        return {address: facts["nthreads"] for address, facts in workers.items()
+                if self._differences.get(address, "unknown") is None}
+
+
+def _difference(address, theirs, ours):
+    """How a worker's packages differ from ours, in words; None if they don't."""
+    for package in _PACKAGES:
+        if theirs.get(package) != ours[package]:
+            there, here = (facts.get(package) or "none" for facts in (theirs, ours))
+            return f"the dask worker {address} has {package} {there}, this process {here}; they must be the same"
+    return None
+
+
+def _placed(workers, running, again, jobs):
+    """Attempts at jobs on the ``workers`` that have room; what must be tried again goes first, to one that does nothing else."""
+    for address, threads in workers.items():
+        own = [attempt for attempt in running if attempt.address == address]
+        if again and not own:
+            job, log = again.popleft()
+            yield _Attempt(job=job, address=address, before=log)
+        elif not again and not any(attempt.alone for attempt in own):
+            for job in itertools.islice(jobs, max(0, threads - len(own))):
+                yield _Attempt(job=job, address=address)
+
+
+def _end_tools(cluster):
+    """End the programs that jobs of the cluster still run; these then end by themselves."""
+    import psutil
+
+    for nanny in cluster.workers.values():
+        with contextlib.suppress(psutil.Error):
+            for tool in psutil.Process(nanny.pid).children(recursive=True):
+                with contextlib.suppress(psutil.Error):
+                    tool.kill()
