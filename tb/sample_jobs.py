@@ -1,9 +1,12 @@
 """Jobs for the tests of ``flow/jobs.py``, in a module that workers can import."""
 import os
+import subprocess
 import time
 from pathlib import Path
 
-__all__ = ["dies", "fails", "pid", "square", "waits"]
+from mxbench.verilator import run_tool
+
+__all__ = ["dies", "dies_after", "fails", "fails_in_a_tool", "pid", "runs_a_tool", "square", "waits"]
 
 
 def square(number):
@@ -26,11 +29,22 @@ def fails(mark=None):
     return "done"
 
 
+def fails_in_a_tool(number):
+    run_tool(["sh", "-c", "echo no room for 7 LUTs; exit 3"])
+
+
 def dies(mark=None):
     """Ends its process: always, or once."""
     if mark is None or _first_time(mark):
         os._exit(1)
     return "done"
+
+
+def dies_after(mark):
+    """Ends its process, once something is in the file ``mark``."""
+    while not (Path(mark).exists() and Path(mark).read_text()):
+        time.sleep(0.02)
+    os._exit(1)
 
 
 def pid():
@@ -43,3 +57,8 @@ def waits(mark, seconds):
         Path(mark).write_text(str(os.getpid()))
         time.sleep(seconds)
     return "done"
+
+
+def runs_a_tool(seconds):
+    """What most jobs do: waits for a program."""
+    subprocess.run(["sleep", str(seconds)], check=True)

@@ -149,14 +149,13 @@ def _build_dir(function):
                         envvar="MXFORGE_BUILD_DIR", help="Where built models are kept.  [sim_build]")(function)
 
 
-def _workers(function):
+def _workers(default):
     """What runs many jobs."""
-    for option in (
-            click.option("--scheduler", metavar="ADDRESS",
-                         help="A dask scheduler whose workers do it, such as tcp://127.0.0.1:8786."),
-            click.option("--jobs", metavar="N", type=click.IntRange(1), help="How much is done at once.  [the machine's cores]")):
-        function = option(function)
-    return function
+    def options(function):
+        function = click.option("--scheduler", metavar="ADDRESS",
+                                help="A dask scheduler whose workers do it, such as tcp://127.0.0.1:8786.")(function)
+        return click.option("--jobs", metavar="N", type=click.IntRange(1), help=f"How much is done at once.  [{default}]")(function)
+    return options
 
 
 def _progress(what):
@@ -307,15 +306,17 @@ Examples:
 @click.option("--check", is_flag=True, help="Compare with the golden model; status 1 if a bit differs.")
 @click.option("--waves", metavar="F.fst", type=click.Path(path_type=Path), help="Waves to write, .fst or .vcd.")
 @click.option("--stalls", metavar="SEED", type=int, help="Random idle inputs and back-pressure, with stream rules watched.")
+@_workers("1")
 @_build_dir
-def run(entry, vectors, output, check, waves, stalls, build_dir):
+def run(entry, vectors, output, check, waves, stalls, jobs, scheduler, build_dir):
     """Send vectors through a unit's Verilog in Verilator.
 
-    NAME is a unit or an entry of the catalogue (mxforge list); `mxforge run NAME --help` shows its parameters.
+    NAME is a unit or an entry of the catalogue (mxforge list); `mxforge run NAME --help` shows its parameters. With several
+    jobs rows that don't depend on those before them are played in pieces.
     """
     from .flow import run
 
-    result = run.run(entry, vectors, output, build_dir, check=check, waves=waves, stalls=stalls,
+    result = run.run(entry, vectors, output, build_dir, check=check, waves=waves, stalls=stalls, jobs=jobs, scheduler=scheduler,
                      progress=_progress(f"{entry.name}, rows"))
     click.echo(result.summary)
     if result.difference:
@@ -361,7 +362,7 @@ Examples:
 @click.option("--accumulation", metavar="HOW", help="fp32_fused, fp32_chain, blackwell or exact.  [fp32_fused]")
 @click.option("--rows", metavar="N", type=int, help="Rows of the tile.  [2]")
 @click.option("--columns", metavar="N", type=int, help="Columns of the tile.  [2]")
-@_workers
+@_workers("the machine's cores")
 @_build_dir
 def matmul(output, build_dir, element, a_element, b_element, **options):
     """Multiply matrices on the simulated hardware: D = A B + C.

@@ -16,6 +16,7 @@ from collections import deque
 from collections.abc import Callable
 from concurrent.futures import FIRST_COMPLETED, ThreadPoolExecutor, wait
 from dataclasses import dataclass, field
+from multiprocessing import resource_tracker
 from pathlib import Path
 
 from mxbench.verilator import ToolError
@@ -104,6 +105,8 @@ def _tried_in_bytes(job):
 @contextlib.contextmanager
 def _no_interrupts():
     """Threads that are started meanwhile, and their processes, never see the terminal's Ctrl-C; this thread sees it afterwards."""
+    # It unblocks the signals of the thread that starts it.
+    resource_tracker.ensure_running()
     before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
     try:
         yield
@@ -272,8 +275,11 @@ class Workers:
         logger = logging.getLogger("distributed")
         self._open.callback(logger.setLevel, logger.level)
         logger.setLevel(logging.CRITICAL)
-        # A job carries all that it needs.
-        self._open.enter_context(dask.config.set({"distributed.admin.large-graph-warning-threshold": "1TiB"}))
+        self._open.enter_context(dask.config.set({
+            # A job carries all that it needs.
+            "distributed.admin.large-graph-warning-threshold": "1TiB",
+            # Memory that is given back with each array costs as much time as the arithmetic.
+            "distributed.nanny.pre-spawn-environ.MALLOC_TRIM_THRESHOLD_": None}))
         self._client = self._open.enter_context(self._local() if self.scheduler is None else self._existing())
         try:
             self._client.wait_for_workers(1, timeout=_PATIENCE)
@@ -293,7 +299,7 @@ class Workers:
                 silence_logs=logging.CRITICAL, local_directory=folder,
                 # Without a dashboard there is a port still: one that is free, instead of dask's own.
                 dashboard_address=None, scheduler_kwargs={"dashboard": False, "dashboard_address": "127.0.0.1:0"}))
-        self._open.callback(_end_tools, cluster)
+        self._open.callback(_end_workers, cluster)
         return Client(cluster, set_as_default=False)
 
     def _existing(self):
@@ -352,12 +358,18 @@ def _placed(workers, running, again, jobs):
                 yield _Attempt(job=job, address=address)
 
 
-def _end_tools(cluster):
-    """End the programs that jobs of the cluster still run; these then end by themselves."""
+def _end_workers(cluster):
+    """End the cluster's processes and all programs that their jobs still run, which would outlive them."""
     import psutil
 
     for nanny in cluster.workers.values():
+        nanny.auto_restart = False
+        if (pid := nanny.pid) is None:
+            continue
         with contextlib.suppress(psutil.Error):
-            for tool in psutil.Process(nanny.pid).children(recursive=True):
+            worker = psutil.Process(pid)
+            # So that it starts no more of them.
+            worker.suspend()
+            for process in (*worker.children(recursive=True), worker):
                 with contextlib.suppress(psutil.Error):
-                    tool.kill()
+                    process.kill()

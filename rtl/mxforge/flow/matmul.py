@@ -26,8 +26,8 @@ BLOCK_SIZE = 32
 # Values that are quantized, and beats that the tile is given, at a time.
 QUANTIZED = 1 << 18
 BEATS = 1 << 13
-# Beats of the tile below which threads are done before processes have started.
-SMALL = 1 << 18
+# Beats of the tile below which threads are done before processes would be.
+SMALL = 1 << 20
 # Rows of tiles that are a job, at most.
 TOGETHER = 8
 
