@@ -9,7 +9,7 @@ import numpy as np
 from mxbench import verilator
 from mxbench.manifest import has_marks, marks
 
-from ..emit import emit, manifest_of, payloads, unit_of
+from ..emit import emit, manifest_of, unit_of
 from ..errors import MxforgeError
 from . import player
 from .files import check_output, load_arrays, save_arrays
@@ -60,8 +60,8 @@ def _is_cuttable(component, manifest):
     """Whether the outputs of a row depend on that row alone."""
     if manifest["cadence"] == "each":
         return not unit_of(component).is_stateful
-    fields = manifest["ports"][payloads(manifest)["i"]]["fields"]
-    return manifest["cadence"] in ("some", "blocks") and all(field["name"] != "first" for field in fields)
+    fields = [field["name"] for port in manifest["ports"].values() for field in port.get("fields", ())]
+    return manifest["cadence"] in ("some", "blocks") and "first" not in fields
 
 
 def _pieces(inputs, count):
