@@ -432,16 +432,16 @@ Examples:
   mxforge exhaustive --only scale_select --only "element_cast fp32 e4m3 scale=127\"""")
 @click.option("--quick", is_flag=True, help="A sample of the long sweeps: a few minutes, nearly all of them for the builds.")
 @click.option("--only", multiple=True, metavar="PART", help="Sweeps that have PART in their name.")
-@click.option("--jobs", metavar="N", type=click.IntRange(min=1), help="Sweeps at a time.  [a core each]")
+@_workers("the machine's cores")
 @_build_dir
-def exhaustive(quick, only, jobs, build_dir):
+def exhaustive(quick, only, jobs, scheduler, build_dir):
     """Every input there is against golden: all FP32 values and amaxes, all pairs of codes and scales.
 
     Takes half an hour or so on two cores; stopped, it goes on where it was. Status 1 if a bit differs.
     """
     from .flow import exhaustive
 
-    results = exhaustive.run(build_dir, quick=quick, only=only, jobs=jobs)
+    results = exhaustive.run(build_dir, quick=quick, only=only, jobs=jobs, scheduler=scheduler)
     mismatches = sum(result.mismatches for result in results.values())
     if mismatches:
         raise _DifferenceError(f"{mismatches:,} values differ from golden")

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 from rich.console import Console
 
+from mxbench.verilator import ToolError
 from mxforge import cli
 from mxforge.emit import emit
 from mxforge.errors import MxforgeError
@@ -84,6 +85,20 @@ def test_runs_and_resumes(build_dir):
     again, said = run(build_dir, name)
     assert again == results
     assert f"{256 * 16 * 32:,} values were compared before" in said
+
+
+def test_a_piece_that_fails_is_told_when_the_rest_is_done(build_dir, monkeypatch):
+    right = exhaustive._compare
+
+    def wrong(sweep, **arguments):
+        if sweep.parameters["overflow"] == "inf":
+            raise ToolError("no space left")
+        return right(sweep, **arguments)
+
+    monkeypatch.setattr(exhaustive, "_compare", wrong)
+    with pytest.raises(MxforgeError, match=r"^1 of 2 pieces failed, first dequantizer e2m1 bf16 inf scale=all: no space left$"):
+        run(build_dir, "dequantizer e2m1 bf16")
+    assert len(json.loads((build_dir / "exhaustive" / "done.json").read_text())) == 1
 
 
 def test_mismatches_are_counted_and_told(sim_build):

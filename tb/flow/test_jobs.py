@@ -5,6 +5,7 @@ import functools
 import importlib
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -234,6 +235,18 @@ def test_refuses_workers_of_other_versions(dask, tmp_path):
     (told / "METADATA").write_text("Metadata-Version: 2.1\nName: mxforge\nVersion: 0.0.1\n")
     dask.worker(PYTHONPATH=f"{told.parent}{os.pathsep}{ENVIRONMENT['PYTHONPATH']}")
     with pytest.raises(MxforgeError, match=r"^the dask worker tcp://127.0.0.1:\d+ has mxforge 0.0.1, this process .*; they must"), \
+            Workers(scheduler=dask.address):
+        pass
+
+
+def test_refuses_workers_of_other_sources(dask, tmp_path):
+    """Clones of one version may differ."""
+    for folder in "rtl/mxforge", "tb/mxgolden", "tb/mxbench":
+        shutil.copytree(ROOT / folder, tmp_path / folder)
+    changed = tmp_path / "tb" / "mxgolden" / "scales.py"
+    changed.write_text(changed.read_text() + "\n")
+    dask.worker(PYTHONPATH=f"{tmp_path / 'rtl'}{os.pathsep}{tmp_path / 'tb'}")
+    with pytest.raises(MxforgeError, match=r"^the dask worker tcp://127.0.0.1:\d+ has another mxforge of the same version; "), \
             Workers(scheduler=dask.address):
         pass
 

@@ -1,5 +1,8 @@
 """Many jobs at once: in processes of this machine, or on the workers of a dask.distributed scheduler."""
 import contextlib
+import functools
+import hashlib
+import importlib.util
 import itertools
 import logging
 import os
@@ -132,11 +135,12 @@ class _Attempt:
 
 class Workers:
     """What runs jobs, between ``with`` and its end: ``count`` processes of this machine (without: as many as it has cores), or the
-    workers of the dask scheduler at the address ``scheduler``, which have the same versions of `_PACKAGES`.
+    workers of the dask scheduler at the address ``scheduler``, which must have the same mxforge, Python, NumPy and dask.
 
     A single job, or ``count`` 1, is run in this process, and ``threads`` runs all in threads of it: they start at once and
     differ in one thing, that a job that ends its process ends this one. ``MxforgeError`` where dask is missing, or no
-    scheduler or worker answers, or one differs.
+    scheduler or worker answers for `_PATIENCE` seconds, or a worker differs; one that comes later and differs gets no job.
+    A script that starts processes needs ``if __name__ == "__main__":``, as all do in Python.
     """
     def __init__(self, count=None, scheduler=None, *, threads=False):
         if count is not None and scheduler is not None:
@@ -166,8 +170,8 @@ class Workers:
 
     @property
     def count(self):
-        """How many jobs run at once, as it is now."""
-        return self._count if self.scheduler is None else sum(self._seen().values())
+        """How many jobs run at once, as it is now; at least 1."""
+        return self._count if self.scheduler is None else max(1, sum(self._seen().values()))
 
     def build_dir(self, path):
         """What a job is given for `own_build_dir`: ``path``, where the jobs' machine is this one."""
@@ -255,9 +259,9 @@ class Workers:
         raise MxforgeError(f"{self._name} is gone, or has dropped the jobs: {' '.join(str(answer).split())}")
 
     def _start(self, attempt, answers):
-        attempt.future = self._client.submit(
-            _tried_in_bytes, pickle.dumps(attempt.job), key=f"{attempt.job.name}-{uuid.uuid4()}", workers=[attempt.address],
-            allow_other_workers=False, pure=False)
+        key = f"{attempt.job.function.__name__}-{uuid.uuid4().hex}"
+        attempt.future = self._client.submit(_tried_in_bytes, pickle.dumps(attempt.job), key=key, workers=[attempt.address],
+                                             allow_other_workers=False, pure=False)
 
         def report():
             try:
@@ -331,10 +335,26 @@ class Workers:
         if not workers.keys() <= self._differences.keys():
             versions = self._client.get_versions(packages=_PACKAGES)
             # One that doesn't answer is asked again.
-            self._differences |= {address: _difference(address, facts["packages"], versions["client"]["packages"])
-                                  for address, facts in versions["workers"].items()}
+            found = {address: _difference(address, facts["packages"], versions["client"]["packages"])
+                     for address, facts in versions["workers"].items()}
+            fitting = [address for address, words in found.items() if words is None]
+            for address, code in self._client.run(_code, workers=fitting, on_error="return").items():
+                if code != _code():
+                    found[address] = f"the dask worker {address} has another mxforge of the same version; install this one there"
+            self._differences |= found
         return {address: facts["nthreads"] for address, facts in workers.items()
                 if self._differences.get(address, "unknown") is None}
+
+
+@functools.cache
+def _code():
+    """A hash of the sources that jobs are made of, since a version says little of a clone."""
+    code = hashlib.sha256()
+    for package in "mxforge", "mxgolden", "mxbench":
+        folder = Path(importlib.util.find_spec(package).origin).parent
+        for path in sorted(path for path in folder.rglob("*") if path.suffix in (".py", ".in")):
+            code.update(f"{package} {path.relative_to(folder)}\0".encode() + path.read_bytes() + b"\0")
+    return code.hexdigest()
 
 
 def _difference(address, theirs, ours):
