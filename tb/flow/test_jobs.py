@@ -259,17 +259,19 @@ def test_refuses_an_address_where_no_scheduler_is(address, impatient):
     assert "\n" not in str(error.value)
 
 
-def test_refuses_a_scheduler_without_workers(dask, impatient):
+def test_refuses_a_scheduler_without_workers(dask, monkeypatch):
+    monkeypatch.setattr(jobs, "_PATIENCE", 3)
     answer = rf"^the dask scheduler at {dask.address} has no worker; start one: dask worker {dask.address}$"
     with pytest.raises(MxforgeError, match=answer), Workers(scheduler=dask.address):
         pass
 
 
-def test_gives_up_when_all_workers_have_died(dask, impatient):
+def test_gives_up_when_all_workers_have_died(dask, monkeypatch):
     worker = dask.worker()
     with Workers(scheduler=dask.address) as workers:
         work = workers.run([*squares(range(2)), job(sample_jobs.runs_a_tool, seconds=600)])
         assert [next(work)[1], next(work)[1]] == [0, 1]
+        monkeypatch.setattr(jobs, "_PATIENCE", 1)
         worker.kill()
         with pytest.raises(MxforgeError, match="has had no worker for 1 s; start one: dask worker tcp"):
             next(work)
