@@ -6,7 +6,7 @@ from pathlib import Path
 
 from mxbench.verilator import run_tool
 
-__all__ = ["dies", "dies_after", "fails", "fails_in_a_tool", "pid", "runs_a_tool", "square", "waits"]
+__all__ = ["dies", "dies_after", "fails", "fails_in_a_tool", "pid", "runs_a_tool", "square", "unsendable", "waits"]
 
 
 def square(number):
@@ -27,6 +27,11 @@ def fails(mark=None):
     if mark is None or _first_time(mark):
         raise ValueError("the tool said no")
     return "done"
+
+
+def unsendable():
+    """Gives what no process can send to another."""
+    return lambda: 1
 
 
 def fails_in_a_tool(number):

@@ -144,6 +144,11 @@ def test_a_job_that_fails_once_or_twice(local, tmp_path):
     assert sorted(values.values()) == [n * n for n in range(6)]
 
 
+def test_what_does_not_travel_is_a_failure(local):
+    values = outcomes(local, [job(sample_jobs.unsendable), *squares(range(3))])
+    assert "pickle" in values.pop("unsendable {}").log and sorted(values.values()) == [0, 1, 4]
+
+
 def test_what_a_tool_says_is_the_log(local):
     for workers in local, Workers(1):
         failures = outcomes(workers, [job(sample_jobs.fails_in_a_tool, number=n) for n in range(2)])

@@ -99,10 +99,9 @@ def _joined(logs):
 def _tried_in_bytes(job):
     """The same on a worker, which dask has no part in: pickled in and out."""
     try:
-        job = pickle.loads(job)
+        return pickle.dumps(_tried(pickle.loads(job)))
     except Exception:
         return pickle.dumps((None, traceback.format_exc().rstrip()))
-    return pickle.dumps(_tried(job))
 
 
 @contextlib.contextmanager
@@ -329,19 +328,23 @@ class Workers:
 
     def _seen(self):
         """Threads of the workers that are there and have our versions, by address."""
-        if self._client.status != "running":
-            raise MxforgeError(f"{self._name} is gone")
-        workers = self._client.scheduler_info(n_workers=-1)["workers"]
-        if not workers.keys() <= self._differences.keys():
-            versions = self._client.get_versions(packages=_PACKAGES)
-            # One that doesn't answer is asked again.
-            found = {address: _difference(address, facts["packages"], versions["client"]["packages"])
-                     for address, facts in versions["workers"].items()}
-            fitting = [address for address, words in found.items() if words is None]
-            for address, code in self._client.run(_code, workers=fitting, on_error="return").items():
-                if code != _code():
-                    found[address] = f"the dask worker {address} has another mxforge of the same version; install this one there"
-            self._differences |= found
+        client = self._client
+        try:
+            if client.status != "running":
+                raise OSError
+            workers = client.sync(client.scheduler.identity, n_workers=-1)["workers"]
+            if not workers.keys() <= self._differences.keys():
+                versions = client.get_versions(packages=_PACKAGES)
+                # One that doesn't answer is asked again.
+                found = {address: _difference(address, facts["packages"], versions["client"]["packages"])
+                         for address, facts in versions["workers"].items()}
+                fitting = [address for address, words in found.items() if words is None]
+                for address, code in client.run(_code, workers=fitting, on_error="return").items():
+                    if code != _code():
+                        found[address] = f"the dask worker {address} has another mxforge of the same version; install this one"
+                self._differences |= found
+        except OSError:
+            raise MxforgeError(f"{self._name} is gone") from None
         return {address: facts["nthreads"] for address, facts in workers.items()
                 if self._differences.get(address, "unknown") is None}
 
