@@ -21,6 +21,7 @@ from .. import catalog, emit
 from ..errors import MxforgeError
 from ..formats import ELEMENTS, WIDES
 from . import player
+from .files import replacing
 from .jobs import Failure, Job, Workers, needed, own_build_dir
 
 __all__ = ["Counted", "Pairs", "Result", "run", "sweeps"]
@@ -201,9 +202,8 @@ def run(build_dir, *, quick=False, only=(), jobs=None, scheduler=None, console=N
             progress.update(task, completed=played // 1_000_000)
             if not result.mismatches:
                 done[job.name] = asdict(result)
-                unfinished = ledger.with_suffix(".unfinished")
-                unfinished.write_text(json.dumps(done))
-                unfinished.replace(ledger)
+                with replacing(ledger) as file:
+                    file.write(json.dumps(done).encode())
     _print(console, results, quick)
     if failures:
         raise MxforgeError(f"{len(failures)} of {len(left)} pieces failed, first {failures[0]}")
