@@ -359,8 +359,7 @@ def _synthesis(function):
             click.option("--fmax", is_flag=True, help="Place and route as well, for ECP5 and iCE40: seconds to minutes "
                          "for each seed."),
             click.option("--seeds", metavar="N", type=click.IntRange(1), default=3, help="Seeds of place and route.  [3]"),
-            click.option("--jobs", metavar="N", type=click.IntRange(1), help="Runs of tools at once.  [the machine's cores]"),
-            _build_dir)):
+            _workers("the machine's cores"), _build_dir)):
         function = option(function)
     return function
 
@@ -376,7 +375,7 @@ Examples:
   mxforge synth quantizer --stages 4 --fmax --json""")
 @click.option("--json", "as_json", is_flag=True, help="For programs: all figures, critical path, versions of tools.")
 @_synthesis
-def synth(entry, targets, luts_only, fmax, seeds, jobs, build_dir, as_json):
+def synth(entry, targets, luts_only, fmax, seeds, jobs, scheduler, build_dir, as_json):
     """What a unit takes in LUTs or gates, and how fast it is.
 
     Yosys maps the Verilog of NAME, a unit or an entry of the catalogue (mxforge list). With --fmax nextpnr places and routes it
@@ -386,7 +385,7 @@ def synth(entry, targets, luts_only, fmax, seeds, jobs, build_dir, as_json):
     from .flow import synth
 
     report, = synth.measure([entry], targets, build_dir, luts_only=luts_only, seeds=_measured(fmax, seeds),
-                            workers=jobs, progress=_progress("{task.description}"))
+                            jobs=jobs, scheduler=scheduler, progress=_progress("{task.description}"))
     costs = report["targets"]
     if as_json:
         _print_json({"mxforge": __version__, **report})
@@ -416,7 +415,7 @@ Examples:
 @click.option("-o", "--output", metavar="DIR", type=click.Path(path_type=Path), required=True,
               help="Where results.json, results.csv and sweep.svg go.")
 @_synthesis
-def sweep(entry, varied, output, targets, luts_only, fmax, seeds, jobs, build_dir):
+def sweep(entry, varied, output, targets, luts_only, fmax, seeds, jobs, scheduler, build_dir):
     """Measure a unit as `mxforge synth` does, over values of its parameters, and draw what they trade.
 
     Combinations that can't be are left out. A point that fails is told, and the others go on. Stopped, it goes on where it was.
@@ -425,7 +424,7 @@ def sweep(entry, varied, output, targets, luts_only, fmax, seeds, jobs, build_di
         from .flow import sweep
 
     result = sweep.run(entry, varied, output, targets, build_dir, luts_only=luts_only, seeds=_measured(fmax, seeds),
-                       workers=jobs, progress=_progress("{task.description}"))
+                       jobs=jobs, scheduler=scheduler, progress=_progress("{task.description}"))
     _print_rows(result.headings, result.rows)
     for line in result.notes:
         click.echo(line)

@@ -29,7 +29,7 @@ from .player import ProtocolError
 
 __all__ = ["Failure", "Job", "Workers", "needed", "own_build_dir"]
 
-# Of what a job may depend on; a worker has the same, or gets no job.
+# What every job depends on; a worker has the same, or gets no job.
 _PACKAGES = "python", "mxforge", "numpy", "dask", "distributed"
 # Seconds after which workers are looked at anew, and for which a scheduler, its workers or new ones are waited for.
 _LOOK = 0.5
@@ -50,6 +50,12 @@ class Job:
 class Failure:
     """The outcome of a job that failed twice; ``log`` is what its tools said, or Python's traceback."""
     log: str
+
+    @property
+    def line(self):
+        """Of the log its first line, of a traceback the last."""
+        lines = self.log.splitlines()
+        return lines[-1 if lines[0].startswith("Traceback") else 0]
 
 
 def needed(job, outcome):
@@ -75,25 +81,20 @@ def _tried(job):
     try:
         return job.function(**job.arguments), None
     except (MxforgeError, ToolError, ProtocolError) as error:
-        return None, str(error)
+        return None, "\n".join([str(error), *getattr(error, "__notes__", [])])
     except (Exception, SystemExit):
         return None, traceback.format_exc().rstrip()
 
 
+def _outcome(value, log, before):
+    """Of a job whose last attempt gave ``value`` or ``log``; ``before`` is the first one's log, told once if they are the same."""
+    return value if log is None else Failure(log="\n".join(dict.fromkeys([before, log])))
+
+
 def _twice(job):
-    """The outcome of a job in this process."""
-    logs = []
-    while len(logs) < 2:
-        value, log = _tried(job)
-        if log is None:
-            return value
-        logs.append(log)
-    return Failure(log=_joined(logs))
-
-
-def _joined(logs):
-    """Of a job that fails in the same way each time, one."""
-    return "\n".join(dict.fromkeys(logs))
+    """The outcome of a job in this thread."""
+    value, before = _tried(job)
+    return value if before is None else _outcome(*_tried(job), before)
 
 
 def _tried_in_bytes(job):
@@ -134,19 +135,21 @@ class _Attempt:
 
 class Workers:
     """What runs jobs, between ``with`` and its end: ``count`` processes of this machine (without: as many as it has cores), or the
-    workers of the dask scheduler at the address ``scheduler``, which must have the same mxforge, Python, NumPy and dask.
+    workers of the dask scheduler at the address ``scheduler``, which must have the same mxforge, Python, NumPy, dask and
+    ``packages``.
 
     A single job, or ``count`` 1, is run in this process, and ``threads`` runs all in threads of it: they start at once and
     differ in one thing, that a job that ends its process ends this one. ``MxforgeError`` where dask is missing, or no
     scheduler or worker answers for `_PATIENCE` seconds, or a worker differs; one that comes later and differs gets no job.
     A script that starts processes needs ``if __name__ == "__main__":``, as all do in Python.
     """
-    def __init__(self, count=None, scheduler=None, *, threads=False):
+    def __init__(self, count=None, scheduler=None, *, threads=False, packages=()):
         if count is not None and scheduler is not None:
             raise MxforgeError("--jobs and --scheduler exclude each other: a scheduler knows its workers")
         self.scheduler = scheduler
         self._count = count or os.cpu_count() or 1
         self._threads = threads and scheduler is None
+        self._packages = *_PACKAGES, *packages
         self._client = None
         self._differences = {}
         self._open = contextlib.ExitStack()
@@ -195,13 +198,24 @@ class Workers:
             for job in jobs:
                 yield job, _twice(job)
             return
+        running = {}
         with ThreadPoolExecutor(count) as pool:
-            running = {pool.submit(_twice, job): job for job in itertools.islice(jobs, count)}
+            def start(job, before=None):
+                running[pool.submit(_tried, job)] = job, before
+
+            for job in itertools.islice(jobs, count):
+                start(job)
             while running:
                 for future in wait(running, return_when=FIRST_COMPLETED).done:
-                    done = running.pop(future)
-                    running |= {pool.submit(_twice, job): job for job in itertools.islice(jobs, 1)}
-                    yield done, future.result()
+                    job, before = running.pop(future)
+                    value, log = future.result()
+                    # Decided in the thread that a Ctrl-C ends: tools that it ends aren't started again.
+                    if log is not None and before is None:
+                        start(job, log)
+                        continue
+                    for another in itertools.islice(jobs, 1):
+                        start(another)
+                    yield job, _outcome(value, log, before)
 
     def _run_spread(self, jobs):
         if self._client is None:
@@ -242,7 +256,7 @@ class Workers:
                     continue
                 # Its worker gets the next, however long the caller is busy with this one.
                 place()
-                yield attempt.job, value if log is None else Failure(log=_joined([attempt.before, log]))
+                yield attempt.job, _outcome(value, log, attempt.before)
         finally:
             for attempt in running:
                 attempt.future.release()
@@ -334,9 +348,9 @@ class Workers:
                 raise OSError
             workers = client.sync(client.scheduler.identity, n_workers=-1)["workers"]
             if not workers.keys() <= self._differences.keys():
-                versions = client.get_versions(packages=_PACKAGES)
+                versions = client.get_versions(packages=self._packages)
                 # One that doesn't answer is asked again.
-                found = {address: _difference(address, facts["packages"], versions["client"]["packages"])
+                found = {address: self._difference(address, facts["packages"], versions["client"]["packages"])
                          for address, facts in versions["workers"].items()}
                 fitting = [address for address, words in found.items() if words is None]
                 for address, code in client.run(_code, workers=fitting, on_error="return").items():
@@ -348,6 +362,14 @@ class Workers:
         return {address: facts["nthreads"] for address, facts in workers.items()
                 if self._differences.get(address, "unknown") is None}
 
+    def _difference(self, address, theirs, ours):
+        """How a worker's packages differ from ours, in words; None if they don't."""
+        for package in self._packages:
+            if theirs.get(package) != ours[package]:
+                there, here = (facts.get(package) or "none" for facts in (theirs, ours))
+                return f"the dask worker {address} has {package} {there}, this process {here}; they must be the same"
+        return None
+
 
 @functools.cache
 def _code():
@@ -358,15 +380,6 @@ def _code():
         for path in sorted(path for path in folder.rglob("*") if path.suffix in (".py", ".in")):
             code.update(f"{package} {path.relative_to(folder)}\0".encode() + path.read_bytes() + b"\0")
     return code.hexdigest()
-
-
-def _difference(address, theirs, ours):
-    """How a worker's packages differ from ours, in words; None if they don't."""
-    for package in _PACKAGES:
-        if theirs.get(package) != ours[package]:
-            there, here = (facts.get(package) or "none" for facts in (theirs, ours))
-            return f"the dask worker {address} has {package} {there}, this process {here}; they must be the same"
-    return None
 
 
 def _placed(workers, running, again, jobs):
