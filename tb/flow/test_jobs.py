@@ -5,6 +5,7 @@ import functools
 import importlib
 import json
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -383,6 +384,46 @@ def test_a_product_by_a_scheduler(output, dask, mxforge, tmp_path, monkeypatch, 
     assert (status, error) == (0, "") and same(said, said_again)
     assert (tmp_path / output[-1]).read_bytes() == whole
     assert advanced.count("Tiles") > 4
+
+
+@pytest.mark.slow
+def test_a_sweep_by_a_scheduler(dask, mxforge, tmp_path, monkeypatch):
+    """With another worker killed on the way."""
+    line = ["sweep", "dequantizer", "--bare", "--vary", "lanes=1,2,4", "--vary", "element=e4m3,e2m1", "--target", "ecp5",
+            "--target", "gates", "--build-dir"]
+    status, said, error = mxforge(*line, "here", "-o", "here_results")
+    assert (status, error) == (0, "")
+    dask.worker()
+    victim = dask.worker()
+    original, counts = Workers.run, []
+
+    def watched(self, work):
+        for outcome in original(self, work):
+            counts.append(self.count)
+            if len(counts) > 2 and victim.poll() is None and counts[-1] == 2:
+                # While it has something to do.
+                victim.kill()
+            yield outcome
+
+    monkeypatch.setattr(Workers, "run", watched)
+    status, said_again, error = mxforge(*line, "there", "-o", "there_results", "--scheduler", dask.address)
+    assert (status, error) == (0, "") and said_again.replace("there_results", "here_results") == said
+    assert len(counts) == 12 and counts[-1] == 1 and victim.poll() is not None
+    for name in "results.json", "results.csv", "sweep.svg":
+        assert (tmp_path / "here_results" / name).read_bytes() == (tmp_path / "there_results" / name).read_bytes()
+    kept = [{path.name: path.read_bytes() for path in (tmp_path / folder / "synth").iterdir()} for folder in ("here", "there")]
+    assert kept[0] == kept[1]
+
+
+@pytest.mark.slow
+def test_refuses_workers_of_other_tools(dask, mxforge, tmp_path):
+    told = tmp_path / "old" / "pyosys-0.1.dist-info"
+    told.mkdir(parents=True)
+    (told / "METADATA").write_text("Metadata-Version: 2.1\nName: pyosys\nVersion: 0.1\n")
+    dask.worker(PYTHONPATH=f"{told.parent}{os.pathsep}{ENVIRONMENT['PYTHONPATH']}")
+    status, said, error = mxforge("synth", "dequantizer", "--build-dir", "build", "--scheduler", dask.address)
+    assert (status, said) == (2, "")
+    assert re.match(r"mxforge: the dask worker tcp://127.0.0.1:\d+ has pyosys 0.1, this process .*; they must be the same\n$", error)
 
 
 def rows(lanes, count):
