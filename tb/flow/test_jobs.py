@@ -11,6 +11,7 @@ import signal
 import subprocess
 import sys
 import time
+from collections import Counter
 from pathlib import Path
 
 import numpy as np
@@ -24,6 +25,7 @@ from mxforge.emit import emit, manifest_of
 from mxforge.errors import MxforgeError
 from mxforge.flow import jobs, matmul, player, run
 from mxforge.flow.jobs import Failure, Job, Workers
+from mxforge.matmul_tile import MatmulTile
 
 ROOT = Path(__file__).resolve().parent.parent.parent
 ENVIRONMENT = os.environ | {"PYTHONPATH": f"{ROOT / 'rtl'}{os.pathsep}{ROOT / 'tb'}"}
@@ -82,12 +84,12 @@ def dask(tmp_path):
 
 @pytest.fixture
 def impatient(monkeypatch):
-    monkeypatch.setattr(jobs, "_PATIENCE", 1)
+    monkeypatch.setattr(jobs, "_PATIENCE", 0.2)
 
 
 @pytest.fixture(scope="module")
 def local():
-    """Two processes of this machine, which most tests share."""
+    """Two processes of this machine, which the tests share."""
     with Workers(2) as workers:
         yield workers
 
@@ -266,7 +268,7 @@ def test_refuses_an_address_where_no_scheduler_is(address, impatient):
 
 
 def test_refuses_a_scheduler_without_workers(dask, monkeypatch):
-    monkeypatch.setattr(jobs, "_PATIENCE", 3)
+    monkeypatch.setattr(jobs, "_PATIENCE", 2)
     answer = rf"^the dask scheduler at {dask.address} has no worker; start one: dask worker {dask.address}$"
     with pytest.raises(MxforgeError, match=answer), Workers(scheduler=dask.address):
         pass
@@ -343,7 +345,23 @@ def same(first, second):
     return words(first) == words(second)
 
 
-def test_a_product_by_processes(mxforge, tmp_path, monkeypatch):
+def test_a_product_by_processes(local, sim_build, monkeypatch):
+    hardware = matmul.Hardware.emitted(MatmulTile.Parameters(), "rceil", sim_build)
+    rng = np.random.default_rng(21)
+    a, b, c = (rng.standard_normal(shape, dtype=np.float32) for shape in ((9, 70), (40, 70), (9, 40)))
+    with Workers(1) as workers:
+        whole = matmul.multiply(hardware, a, b, c, workers, lambda what, count: None)
+    for name, value in {"BEATS": 30, "QUANTIZED": 1000}.items():
+        monkeypatch.setattr(matmul, name, value)
+    advanced = Counter()
+    product = matmul.multiply(hardware, a, b, c, local, lambda what, count: advanced.update({what: count}))
+    np.testing.assert_array_equal(product.d.view(np.uint32), whole.d.view(np.uint32))
+    assert product.check == whole.check and not product.check.mismatches and product.beats == whole.beats
+    assert advanced == matmul.work(hardware.parameters, 9, 40, 70)
+
+
+@pytest.mark.slow
+def test_a_product_by_processes_of_its_own(mxforge, tmp_path, monkeypatch):
     matrices(tmp_path)
     line = "matmul", "a.npy", "b.npy", "-o"
     status, said, error = mxforge(*line, "d.npy")
@@ -423,7 +441,7 @@ def test_refuses_workers_of_other_tools(dask, mxforge, tmp_path):
     dask.worker(PYTHONPATH=f"{told.parent}{os.pathsep}{ENVIRONMENT['PYTHONPATH']}")
     status, said, error = mxforge("synth", "dequantizer", "--build-dir", "build", "--scheduler", dask.address)
     assert (status, said) == (2, "")
-    assert re.match(r"mxforge: the dask worker tcp://127.0.0.1:\d+ has pyosys 0.1, this process .*; they must be the same\n$", error)
+    assert re.match(r"mxforge: the dask worker tcp://127.0.0.1:\d+ has pyosys 0.1, this process .*; they must be the same\n", error)
 
 
 def rows(lanes, count):
@@ -433,17 +451,13 @@ def rows(lanes, count):
 
 
 def test_a_run_in_pieces(mxforge, tmp_path, monkeypatch):
+    monkeypatch.setattr(run, "Workers", functools.partial(Workers, threads=True))
     np.savez("in.npz", **rows(32, 1001))
     line = ["run", "dequantizer", "--in", "in.npz", "--check", "-o"]
     assert mxforge(*line, "whole.npz")[0] == 0
-    status, said, error = mxforge(*line, "pieces.npz", "--jobs", "2")
+    status, said, error = mxforge(*line, "pieces.npz", "--jobs", "2", "--stalls", "5")
     assert (status, error) == (0, "")
     assert said.startswith("pieces.npz: 1,001 rows from 1,001 in ") and said.endswith(" in 8 pieces; 0 bits differ from golden\n")
-    with np.load("whole.npz") as whole, np.load("pieces.npz") as pieces:
-        np.testing.assert_array_equal(whole["values"], pieces["values"])
-    # What follows needs no processes.
-    monkeypatch.setattr(run, "Workers", functools.partial(Workers, threads=True))
-    assert mxforge(*line, "pieces.npz", "--jobs", "3", "--stalls", "5")[0] == 0
     with np.load("whole.npz") as whole, np.load("pieces.npz") as pieces:
         np.testing.assert_array_equal(whole["values"], pieces["values"])
     right = mxgolden.dequantizer.expected
@@ -501,9 +515,9 @@ def test_what_is_cut():
         assert run._is_cuttable(component, manifest_of(component, entry.name)) == (entry.unit in CUT), entry.name
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize("name", [name for name, entry in catalog.ENTRIES.items() if entry.unit in CUT])
-def test_pieces_are_as_the_whole(name, sim_build):
+@pytest.mark.parametrize("name", [pytest.param(name, marks=() if name == "dequantizer" else pytest.mark.slow)
+                                  for name, entry in catalog.ENTRIES.items() if entry.unit in CUT])
+def test_pieces_are_as_the_whole(name, local, sim_build):
     entry = catalog.ENTRIES[name]
     text, manifest = emit(entry.component(), name)
     stimulus = importlib.import_module(f"mxbench.stimulus.{entry.unit}")
@@ -512,9 +526,8 @@ def test_pieces_are_as_the_whole(name, sim_build):
     inputs = player.check(manifest, inputs)
     whole = player.build(text, manifest, sim_build).play(inputs)
     progress = Progress(disable=True)
-    with Workers(1) as workers:
-        pieces, _, is_right = run._spread(workers, progress, inputs, run._pieces(inputs, 1), text=text, manifest=manifest,
-                                          stalls=None, check=True, build_dir=workers.build_dir(sim_build))
+    pieces, _, is_right = run._spread(local, progress, inputs, run._pieces(inputs, 1), text=text, manifest=manifest,
+                                      stalls=None, check=True, build_dir=local.build_dir(sim_build))
     assert is_right
     for field, values in whole.items():
         np.testing.assert_array_equal(pieces[field], values)

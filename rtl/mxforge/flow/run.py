@@ -107,6 +107,7 @@ def run(entry, vectors, output, build_dir, *, check=False, waves=None, stalls=No
         raise MxforgeError(f"the results would replace the vectors, {vectors}; -o must be another file")
     if waves is not None and waves.resolve() in (output.resolve(), vectors.resolve()):
         raise MxforgeError(f"the waves would replace {waves}; --waves must be another file")
+    workers = Workers(jobs, scheduler)
     is_here = scheduler is None and jobs in (None, 1)
     if waves is not None and not is_here:
         raise MxforgeError("waves are of a run in one piece, here; leave out --jobs and --scheduler")
@@ -142,7 +143,7 @@ def run(entry, vectors, output, build_dir, *, check=False, waves=None, stalls=No
                                progress=lambda done, total: progress.update(task, completed=done, total=total))
         cycles, pieces = machine.last.cycles, ""
     else:
-        with Workers(jobs, scheduler) as workers, progress:
+        with workers, progress:
             spans = _pieces(inputs, workers.count) if _is_cuttable(component, manifest) else [(0, rows)]
             start = time.perf_counter()
             got, cycles, is_right = _spread(workers, progress, inputs, spans, text=text, manifest=manifest, stalls=stalls,
