@@ -87,16 +87,18 @@ def test_runs_and_resumes(build_dir):
     assert f"{256 * 16 * 32:,} values were compared before" in said
 
 
-def test_a_piece_that_fails_is_told_when_the_rest_is_done(build_dir, monkeypatch):
-    right = exhaustive._compare
+@pytest.mark.parametrize("name", ["_build", "_compare"])
+def test_what_fails_is_told_when_the_rest_is_done(name, build_dir, monkeypatch):
+    right = getattr(exhaustive, name)
 
     def wrong(sweep, **arguments):
         if sweep.parameters["overflow"] == "inf":
             raise ToolError("no space left")
         return right(sweep, **arguments)
 
-    monkeypatch.setattr(exhaustive, "_compare", wrong)
-    with pytest.raises(MxforgeError, match=r"^1 of 2 pieces failed, first dequantizer e2m1 bf16 inf scale=all: no space left$"):
+    monkeypatch.setattr(exhaustive, name, wrong)
+    told = r"^1 builds or pieces failed, first dequantizer e2m1 bf16 inf scale=all: no space left$"
+    with pytest.raises(MxforgeError, match=told):
         run(build_dir, "dequantizer e2m1 bf16")
     assert len(json.loads((build_dir / "exhaustive" / "done.json").read_text())) == 1
 

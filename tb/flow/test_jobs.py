@@ -225,7 +225,7 @@ def test_who_dies_with_a_job_of_another_thread_is_not_blamed(dask, tmp_path):
     assert sorted(values.values()) == [n * n for n in range(20)]
 
 
-def test_a_scheduler_that_dies_leaves_what_came(dask):
+def test_a_scheduler_that_dies_leaves_what_came(dask, caplog):
     dask.worker()
     work = Workers(scheduler=dask.address)
     with pytest.raises(MxforgeError, match=rf"^the dask scheduler at {dask.address} is gone"), work as workers:
@@ -235,6 +235,7 @@ def test_a_scheduler_that_dies_leaves_what_came(dask):
             if len(done) == 3:
                 dask.scheduler.kill()
     assert [outcome for _, outcome in done] == [0, 1, 4]
+    assert not caplog.text
 
 
 def test_refuses_workers_of_other_versions(dask, tmp_path):

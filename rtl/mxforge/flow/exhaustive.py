@@ -22,7 +22,7 @@ from ..errors import MxforgeError
 from ..formats import ELEMENTS, WIDES
 from . import player
 from .files import replacing
-from .jobs import Failure, Job, Workers, needed, own_build_dir
+from .jobs import Failure, Job, Workers, own_build_dir
 
 __all__ = ["Counted", "Pairs", "Result", "run", "sweeps"]
 
@@ -149,7 +149,7 @@ def run(build_dir, *, quick=False, only=(), jobs=None, scheduler=None, console=N
     """Sweep everything, or what has one of ``only`` in its name: ``{sweep: Result}``; where, see `Workers`.
 
     Pieces that passed are remembered in ``build_dir``/exhaustive/done.json, by Verilog and golden model, and aren't done
-    again. ``quick`` takes a sample of the long sweeps. ``MxforgeError`` if a piece failed, when the others are done.
+    again. ``quick`` takes a sample of the long sweeps. ``MxforgeError`` if a build or a piece failed, when the others are done.
     """
     console = console or Console()
     if not console.is_terminal:
@@ -174,11 +174,13 @@ def run(build_dir, *, quick=False, only=(), jobs=None, scheduler=None, console=N
         # Sweeps of one Verilog share its build.
         units = {_unit(sweep): sweep for sweep in chosen}
         work = [Job(name=unit, function=_build, arguments={"sweep": sweep, "build_dir": there}) for unit, sweep in units.items()]
-        builds = {job.name: needed(job, outcome) for job, outcome in progress.track(
-            workers.run(work), total=len(work), description="building")}
+        builds = {job.name: outcome for job, outcome in progress.track(workers.run(work), total=len(work), description="building")}
         left = []
         for sweep in chosen:
-            text, manifest = builds[_unit(sweep)]
+            if isinstance(build := builds[_unit(sweep)], Failure):
+                failures.append(f"{sweep}: {build.log}")
+                continue
+            text, manifest = build
             for start, stop in _pieces(sweep):
                 key = _key(text, sweep, start, stop)
                 if key in done:
@@ -206,7 +208,7 @@ def run(build_dir, *, quick=False, only=(), jobs=None, scheduler=None, console=N
                     file.write(json.dumps(done).encode())
     _print(console, results, quick)
     if failures:
-        raise MxforgeError(f"{len(failures)} of {len(left)} pieces failed, first {failures[0]}")
+        raise MxforgeError(f"{len(failures)} builds or pieces failed, first {failures[0]}")
     return results
 
 

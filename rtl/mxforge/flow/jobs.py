@@ -289,9 +289,10 @@ class Workers:
     def _connect(self):
         import dask
 
-        logger = logging.getLogger("distributed")
-        self._open.callback(logger.setLevel, logger.level)
-        logger.setLevel(logging.CRITICAL)
+        for name in "distributed", "distributed.client":
+            logger = logging.getLogger(name)
+            self._open.callback(logger.setLevel, logger.level)
+            logger.setLevel(logging.CRITICAL)
         self._open.enter_context(dask.config.set({
             # A job carries all that it needs.
             "distributed.admin.large-graph-warning-threshold": "1TiB",
