@@ -269,7 +269,14 @@ def test_refuses_an_address_where_no_scheduler_is(address, impatient):
 
 
 def test_refuses_a_scheduler_without_workers(dask, monkeypatch):
-    monkeypatch.setattr(jobs, "_PATIENCE", 2)
+    original = Workers._existing
+
+    def connected(self):
+        client = original(self)
+        monkeypatch.setattr(jobs, "_PATIENCE", 0.5)
+        return client
+
+    monkeypatch.setattr(Workers, "_existing", connected)
     answer = rf"^the dask scheduler at {dask.address} has no worker; start one: dask worker {dask.address}$"
     with pytest.raises(MxforgeError, match=answer), Workers(scheduler=dask.address):
         pass
@@ -301,12 +308,15 @@ def test_says_what_to_install(how, monkeypatch):
 
 
 INTERRUPTED = """
+import signal
 import sys
 import sample_jobs
 from rich.progress import Progress
 from mxforge.flow.jobs import Job, Workers
 work = [Job(name=str(n), function=sample_jobs.square, arguments={"number": n}) for n in range(4)]
 work += [Job(name=f"long {n}", function=sample_jobs.runs_a_tool, arguments={"seconds": 600}) for n in range(4)]
+# Whoever runs the tests in the background has them ignore it.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 try:
     with Workers(2) as workers:
         for job, outcome in workers.run(work):
