@@ -177,6 +177,15 @@ def _build_dir(function):
                         envvar="MXFORGE_BUILD_DIR", help="Where built models are kept.  [sim_build]")(function)
 
 
+def _workers(default):
+    """What runs many jobs."""
+    def options(function):
+        function = click.option("--scheduler", metavar="ADDRESS",
+                                help="A dask scheduler whose workers do it, such as tcp://127.0.0.1:8786.")(function)
+        return click.option("--jobs", metavar="N", type=click.IntRange(1), help=f"How much is done at once.  [{default}]")(function)
+    return options
+
+
 def _progress(what):
     """A progress bar on stderr, where that is a terminal."""
     from rich.console import Console
@@ -324,15 +333,17 @@ Examples:
 @click.option("--check", is_flag=True, help="Compare with the golden model; status 1 if a bit differs.")
 @click.option("--waves", metavar="F.fst", type=click.Path(path_type=Path), help="Waves to write, .fst or .vcd.")
 @click.option("--stalls", metavar="SEED", type=int, help="Random idle inputs and back-pressure, with stream rules watched.")
+@_workers("1")
 @_build_dir
-def run(entry, vectors, output, check, waves, stalls, build_dir):
+def run(entry, vectors, output, check, waves, stalls, jobs, scheduler, build_dir):
     """Send vectors through a unit's Verilog in Verilator.
 
-    NAME is a unit or an entry of the catalogue (mxforge list); `mxforge run NAME --help` shows its parameters.
+    NAME is a unit or an entry of the catalogue (mxforge list); `mxforge run NAME --help` shows its parameters. With several
+    jobs rows that don't depend on those before them are played in pieces.
     """
     from .flow import run
 
-    result = run.run(entry, vectors, output, build_dir, check=check, waves=waves, stalls=stalls,
+    result = run.run(entry, vectors, output, build_dir, check=check, waves=waves, stalls=stalls, jobs=jobs, scheduler=scheduler,
                      progress=_progress(f"{entry.name}, rows"))
     click.echo(result.summary)
     if result.difference:
@@ -348,8 +359,7 @@ def _synthesis(function):
             click.option("--fmax", is_flag=True, help="Place and route as well, for ECP5 and iCE40: seconds to minutes "
                          "for each seed."),
             click.option("--seeds", metavar="N", type=click.IntRange(1), default=3, help="Seeds of place and route.  [3]"),
-            click.option("--jobs", metavar="N", type=click.IntRange(1), help="Runs of tools at once.  [the machine's cores]"),
-            _build_dir)):
+            _workers("the machine's cores"), _build_dir)):
         function = option(function)
     return function
 
@@ -365,7 +375,7 @@ Examples:
   mxforge synth quantizer --stages 4 --fmax --json""")
 @click.option("--json", "as_json", is_flag=True, help="For programs: all figures, critical path, versions of tools.")
 @_synthesis
-def synth(entry, targets, luts_only, fmax, seeds, jobs, build_dir, as_json):
+def synth(entry, targets, luts_only, fmax, seeds, jobs, scheduler, build_dir, as_json):
     """What a unit takes in LUTs or gates, and how fast it is.
 
     Yosys maps the Verilog of NAME, a unit or an entry of the catalogue (mxforge list). With --fmax nextpnr places and routes it
@@ -375,7 +385,7 @@ def synth(entry, targets, luts_only, fmax, seeds, jobs, build_dir, as_json):
     from .flow import synth
 
     report, = synth.measure([entry], targets, build_dir, luts_only=luts_only, seeds=_measured(fmax, seeds),
-                            workers=jobs, progress=_progress("{task.description}"))
+                            jobs=jobs, scheduler=scheduler, progress=_progress("{task.description}"))
     costs = report["targets"]
     if as_json:
         _print_json({"mxforge": __version__, **report})
@@ -405,7 +415,7 @@ Examples:
 @click.option("-o", "--output", metavar="DIR", type=click.Path(path_type=Path), required=True,
               help="Where results.json, results.csv and sweep.svg go.")
 @_synthesis
-def sweep(entry, varied, output, targets, luts_only, fmax, seeds, jobs, build_dir):
+def sweep(entry, varied, output, targets, luts_only, fmax, seeds, jobs, scheduler, build_dir):
     """Measure a unit as `mxforge synth` does, over values of its parameters, and draw what they trade.
 
     Combinations that can't be are left out. A point that fails is told, and the others go on. Stopped, it goes on where it was.
@@ -414,7 +424,7 @@ def sweep(entry, varied, output, targets, luts_only, fmax, seeds, jobs, build_di
         from .flow import sweep
 
     result = sweep.run(entry, varied, output, targets, build_dir, luts_only=luts_only, seeds=_measured(fmax, seeds),
-                       workers=jobs, progress=_progress("{task.description}"))
+                       jobs=jobs, scheduler=scheduler, progress=_progress("{task.description}"))
     _print_rows(result.headings, result.rows)
     for line in result.notes:
         click.echo(line)
@@ -459,9 +469,9 @@ Examples:
 @click.option("--accumulation", metavar="HOW", help="fp32_fused, fp32_chain, blackwell or exact.  [fp32_fused]")
 @click.option("--rows", metavar="N", type=int, help="Rows of the tile.  [2]")
 @click.option("--columns", metavar="N", type=int, help="Columns of the tile.  [2]")
-@click.option("--jobs", metavar="N", type=click.IntRange(1), help="How much is done at once.  [the machine's cores]")
+@_workers("the machine's cores")
 @_build_dir
-def matmul(output, build_dir, element, a_element, b_element, jobs, **options):
+def matmul(output, build_dir, element, a_element, b_element, **options):
     """Multiply matrices on the simulated hardware: D = A B + C.
 
     A is M x K, B is K x N; both are quantized by the quantizer's Verilog in blocks along K and multiplied by the tile's. Each is a
@@ -476,7 +486,7 @@ def matmul(output, build_dir, element, a_element, b_element, jobs, **options):
         raise MxforgeError(f"element must be one of {', '.join(ELEMENTS)}, not {element!r}")
     given = {name: value for name, value in options.items() if value is not None}
     result = matmul.run(output=output, build_dir=build_dir, a_element=a_element or element, b_element=b_element or element,
-                        jobs=jobs, progress=_progress("{task.description}"), **given)
+                        progress=_progress("{task.description}"), **given)
     click.echo(result.summary)
     if result.difference:
         raise _DifferenceError(result.difference)
@@ -527,16 +537,16 @@ Examples:
   mxforge exhaustive --only scale_select --only "element_cast fp32 e4m3 scale=127\"""")
 @click.option("--quick", is_flag=True, help="A sample of the long sweeps: a few minutes, nearly all of them for the builds.")
 @click.option("--only", multiple=True, metavar="PART", help="Sweeps that have PART in their name.")
-@click.option("--jobs", metavar="N", type=click.IntRange(min=1), help="Sweeps at a time.  [a core each]")
+@_workers("the machine's cores")
 @_build_dir
-def exhaustive(quick, only, jobs, build_dir):
+def exhaustive(quick, only, jobs, scheduler, build_dir):
     """Every input there is against golden: all FP32 values and amaxes, all pairs of codes and scales.
 
     Takes half an hour or so on two cores; stopped, it goes on where it was. Status 1 if a bit differs.
     """
     from .flow import exhaustive
 
-    results = exhaustive.run(build_dir, quick=quick, only=only, jobs=jobs)
+    results = exhaustive.run(build_dir, quick=quick, only=only, jobs=jobs, scheduler=scheduler)
     mismatches = sum(result.mismatches for result in results.values())
     if mismatches:
         raise _DifferenceError(f"{mismatches:,} values differ from golden")

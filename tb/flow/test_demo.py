@@ -5,7 +5,6 @@ import importlib
 import io
 import json
 import math
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import ml_dtypes
@@ -259,9 +258,7 @@ def model(done, tmp_path, sim_build, monkeypatch):
     weights.vocabulary_beside(path).write_text("\n".join(small_minilm.PIECES))
     monkeypatch.setattr(weights, "fetch_model", lambda build_dir, say: path)
     monkeypatch.setattr(demo, "SENTENCE", "Unscaleable two-two scales. Two a")
-    with ThreadPoolExecutor(1) as pool:
-        tile = Checked(MatmulTile(), "matmul_tile", sim_build, pool)
-    units = demo._build() | {"matmul_tile": tile}
+    units = demo._build() | {"matmul_tile": Checked.emitted(MatmulTile(), "matmul_tile", sim_build)}
     monkeypatch.setattr(demo, "_build", lambda *_: units)
     return path
 

@@ -7,6 +7,7 @@ import pytest
 from rich.console import Console
 
 from mxbench import verilator
+from mxbench.verilator import ToolError
 from mxforge import cli
 from mxforge.emit import emit
 from mxforge.errors import MxforgeError
@@ -85,6 +86,22 @@ def test_runs_and_resumes(build_dir):
     again, said = run(build_dir, name)
     assert again == results
     assert f"{256 * 16 * 32:,} values were compared before" in said
+
+
+@pytest.mark.parametrize("name", ["_build", "_compare"])
+def test_what_fails_is_told_when_the_rest_is_done(name, build_dir, monkeypatch):
+    right = getattr(exhaustive, name)
+
+    def wrong(sweep, **arguments):
+        if sweep.parameters["overflow"] == "inf":
+            raise ToolError("no space left")
+        return right(sweep, **arguments)
+
+    monkeypatch.setattr(exhaustive, name, wrong)
+    told = r"^1 builds or pieces failed, first dequantizer e2m1 bf16 inf scale=all: no space left$"
+    with pytest.raises(MxforgeError, match=told):
+        run(build_dir, "dequantizer e2m1 bf16")
+    assert len(json.loads((build_dir / "exhaustive" / "done.json").read_text())) == 1
 
 
 def test_mismatches_are_counted_and_told(sim_build):

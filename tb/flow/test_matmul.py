@@ -255,10 +255,10 @@ def test_an_interrupted_run_leaves_nothing(folder, mxforge, monkeypatch):
 def test_the_exact_accumulator_holds_long_products(folder, mxforge, monkeypatch):
     given = []
 
-    def built(parameters, *_):
+    def emitted(parameters, *_):
         given.append(parameters.max_blocks)
         raise KeyboardInterrupt
-    monkeypatch.setattr(matmul.Hardware, "built", built)
+    monkeypatch.setattr(matmul.Hardware, "emitted", emitted)
     for k in 64, 32 * 5000:
         np.save("a.npy", np.zeros((1, k), np.float32))
         mxforge("matmul", "a.npy", "a.npy", "--transpose-b", "-o", "d.npy", "--accumulation", "exact")

@@ -6,6 +6,7 @@ import importlib.metadata
 import json
 import re
 import subprocess
+import sys
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
@@ -15,12 +16,14 @@ from mxforge import catalog, cli
 from mxforge.emit import emit
 from mxforge.errors import MxforgeError
 from mxforge.flow import synth
+from mxforge.flow.jobs import Workers
 
 # Small ones: a bare core, and one between streams, whose queue is of LUT RAM.
 BARE = catalog.Entry(name="bare", unit="dequantizer", parameters={"element": "e2m1", "lanes": 1}, streamed=False)
 STREAMED = catalog.Entry(name="streamed", unit="dequantizer", parameters={"element": "e2m1", "lanes": 1, "stages": 1})
 AXI = catalog.Entry(name="axi", unit="dequantizer", parameters={"element": "e2m1", "lanes": 1}, axi=True)
 LINE = "synth", "dequantizer", "--element", "e2m1", "--lanes", "1", "--bare"
+SWEEP = "sweep", "dequantizer", "--element", "e2m1", "--bare"
 
 
 def emitted(entry):
@@ -210,19 +213,22 @@ def test_what_does_not_fit():
 
 
 def test_an_error_of_yosys_is_one_line():
-    with pytest.raises(MxforgeError, match=r"^Yosys ended with status 1: Module `other' not found!$"):
+    with pytest.raises(MxforgeError) as error:
         synth.area(emitted(BARE)[0], "other", "ecp5")
+    assert str(error.value) == "Yosys ended with status 1: Module `other' not found!"
+    assert "Executing Verilog-2005 frontend: design.v" in error.value.__notes__[0]
 
 
 def test_a_tool_that_is_killed_is_one_line(tmp_path):
-    with pytest.raises(MxforgeError, match=r"^nextpnr was ended by signal 9: so far$"):
+    with pytest.raises(MxforgeError) as error:
         synth._ran("nextpnr", "import os\nprint('so far', flush=True)\nos.kill(os.getpid(), 9)", [], tmp_path)
+    assert str(error.value) == "nextpnr was ended by signal 9: so far"
 
 
 @pytest.fixture
-def job():
+def call():
     text, _ = emitted(BARE)
-    return synth.Job(function=synth.area, arguments={"text": text, "top": BARE.name, "target": "ecp5", "luts_only": False})
+    return synth.Call(function=synth.area, arguments={"text": text, "top": BARE.name, "target": "ecp5", "luts_only": False})
 
 
 @pytest.fixture
@@ -246,55 +252,80 @@ def calls(monkeypatch):
     return made
 
 
-def run(job, folder):
-    return synth.run_jobs([job], synth.Store(folder), 1, lambda count: None)
+def run(call, folder):
+    """The result of a call."""
+    with Workers(1) as workers:
+        result, = synth.run_calls([call], synth.Store(folder), workers, lambda count: None)
+    return result
 
 
-def test_what_was_measured_is_not_measured_again(job, tmp_path, monkeypatch):
-    first = run(job, tmp_path)
-    assert first[0]["luts"] > 0 and [path.suffix for path in tmp_path.iterdir()] == [".json"]
+def test_what_was_measured_is_not_measured_again(call, tmp_path, monkeypatch):
+    first = run(call, tmp_path)
+    assert first["luts"] > 0 and [path.suffix for path in tmp_path.iterdir()] == [".json"]
     monkeypatch.setattr(subprocess, "run", None)
-    assert run(job, tmp_path) == first
+    assert run(call, tmp_path) == first
 
 
 @pytest.mark.parametrize("damage", [
     lambda held: held[:-9], lambda held: held.replace('"luts": ', '"luts": 1'), lambda held: "", lambda held: "[1]",
     lambda held: held.replace('"target": "ecp5"', '"target": "ice40"')], ids=["cut", "changed", "empty", "other", "key"])
-def test_a_damaged_result_is_not_believed(damage, job, tmp_path):
+def test_a_damaged_result_is_not_believed(damage, call, tmp_path):
     store = synth.Store(tmp_path)
-    store.put(job.key, {"luts": 5})
-    assert store.get(job.key) == {"luts": 5}
+    store.put(call.key, {"luts": 5})
+    assert store.get(call.key) == {"luts": 5}
     (path,) = tmp_path.iterdir()
     path.write_text(damage(path.read_text()))
-    assert store.get(job.key) is None
-    store.put(job.key, {"luts": 6})
-    assert store.get(job.key) == {"luts": 6}
+    assert store.get(call.key) is None
+    store.put(call.key, {"luts": 6})
+    assert store.get(call.key) == {"luts": 6}
 
 
-def test_a_result_is_named_by_all_that_it_follows_from(job, monkeypatch):
+def test_a_result_is_named_by_all_that_it_follows_from(call, monkeypatch):
     text, manifest = emitted(BARE)
-    fast = synth.Job(function=synth.fmax, arguments=job.arguments | {"ports": manifest["ports"], "seed": 1})
-    keys = [job.key, fast.key]
+    fast = synth.Call(function=synth.fmax, arguments=call.arguments | {"ports": manifest["ports"], "seed": 1})
+    keys = [call.key, fast.key]
     for one, change in (
-            (job, {"text": text + "\n"}), (job, {"target": "ice40"}), (job, {"luts_only": True}), (fast, {"seed": 2}),
+            (call, {"text": text + "\n"}), (call, {"target": "ice40"}), (call, {"luts_only": True}), (fast, {"seed": 2}),
             (fast, {"text": text + "\n"}), (fast, {"ports": manifest["ports"] | {"rst": {"dir": "in", "width": 1}}})):
-        keys.append(synth.Job(function=one.function, arguments=one.arguments | change).key)
+        keys.append(synth.Call(function=one.function, arguments=one.arguments | change).key)
     monkeypatch.setattr(importlib.metadata, "version", lambda package: "0.99")
-    keys.append(synth.Job(function=synth.area, arguments=job.arguments).key)
+    keys.append(synth.Call(function=synth.area, arguments=call.arguments).key)
     assert len({json.dumps(key) for key in keys}) == len(keys)
     assert all(text not in json.dumps(key) for key in keys)
 
 
-def test_jobs_alike_run_once_and_failures_do_not_stop_the_others(job, tmp_path):
+def test_calls_alike_run_once_and_failures_do_not_stop_the_others(call, tmp_path):
     def failing(text, top, target, luts_only):
         raise MxforgeError("it broke")
 
     done = []
-    bad = synth.Job(function=failing, arguments=job.arguments)
-    results = synth.run_jobs([job, bad, copy.copy(job), bad], synth.Store(tmp_path), 2, done.append)
+    bad = synth.Call(function=failing, arguments=call.arguments)
+    with Workers(2, threads=True) as workers:
+        results = synth.run_calls([call, bad, copy.copy(call), bad], synth.Store(tmp_path), workers, done.append)
     assert results[0] == results[2] and results[0]["luts"] > 0
     assert [str(results[n]) for n in (1, 3)] == ["it broke"] * 2
     assert sum(done) == 4 and len([*tmp_path.iterdir()]) == 1
+
+
+@pytest.mark.parametrize("failures", [1, 2])
+def test_a_call_that_fails_once_or_twice(failures, call, tmp_path, monkeypatch):
+    right, scripts = synth._area_script, []
+
+    def script(*arguments):
+        scripts.append(arguments)
+        return ["log Long words", "nonsense"] if len(scripts) <= failures else right(*arguments)
+
+    key = call.key
+    monkeypatch.setattr(synth, "_area_script", script)
+    first, log = run(call, tmp_path), tmp_path / f"{synth._digest(key)[:32]}.log"
+    if failures == 1:
+        assert first["luts"] > 0
+    else:
+        line = "Yosys ended with status 1: No such command: nonsense (type 'help' for a command overview)"
+        assert str(first) == f"{line}; its log: {log}"
+        assert log.read_text().startswith(f"{line}\n") and "Long words" in log.read_text()
+        assert run(call, tmp_path)["luts"] > 0
+    assert [path.suffix for path in tmp_path.iterdir()] == [".json"]
 
 
 def test_command(mxforge):
@@ -375,6 +406,7 @@ def test_target_is_the_only_option_that_units_have_too(command):
     ("synth quantizer --target gates --fmax", "Fmax is for ecp5 and ice40, not gates"),
     ("synth quantizer --target ice40 --luts-only", "counting LUTs only is for ecp5, not ice40"),
     ("synth quantizer --fmax --seeds 0", "Invalid value for '--seeds'"),
+    ("synth quantizer --jobs 2 --scheduler tcp://127.0.0.1:8786", "--jobs and --scheduler exclude each other"),
 ])
 def test_refused(line, answer, refused):
     refused(*line.split(), answer=answer)
@@ -391,3 +423,11 @@ def test_a_missing_tool_is_one_line(package, refused, monkeypatch):
 
     monkeypatch.setattr(importlib.metadata, "version", version)
     refused(*LINE, "--fmax", answer=f"synthesis needs {package}: pip install 'mxforge[synth]'")
+
+
+@pytest.mark.parametrize("line", [LINE, (*SWEEP, "--vary", "lanes=1,2", "-o", "out")], ids=lambda line: line[0])
+def test_without_dask_the_tools_run_here(line, mxforge, refused, calls, monkeypatch, tmp_path):
+    monkeypatch.setitem(sys.modules, "distributed", None)
+    refused(*line, "--scheduler", "tcp://127.0.0.1:8786", answer="many jobs need distributed: pip install 'mxforge[jobs]'")
+    status, _, error = mxforge(*line, "--target", "ecp5", "--target", "gates", "--jobs", "2", "--build-dir", tmp_path / "build")
+    assert (status, error) == (0, "") and len(calls) == (2 if line is LINE else 4)

@@ -1,5 +1,6 @@
 """Units' Verilog, played beside their golden: every bit is compared."""
 import importlib
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -8,7 +9,7 @@ from ..emit import emit
 from ..pipeline import streamed
 from . import player
 
-__all__ = ["Checked", "Comparison"]
+__all__ = ["Checked", "Comparison", "built"]
 
 # Mismatches that are told in words.
 TOLD = 10
@@ -35,19 +36,25 @@ class Comparison:
 
 
 class Checked:
-    """A unit's Verilog, being built in ``pool`` to be played, beside its golden."""
-    def __init__(self, component, name, build_dir, pool):
-        text, self.manifest = emit(streamed(component), name)
+    """A unit's Verilog ``text`` beside its golden, built below ``build_dir`` when it is first played."""
+    def __init__(self, text, manifest, build_dir):
+        self.text = text
+        self.manifest = manifest
+        self.build_dir = build_dir
+        self._player = None
         self._golden = importlib.import_module(f"mxgolden.{self.unit}")
-        self._player = pool.submit(player.build, text, self.manifest, build_dir)
 
-    def wait(self):
-        self._player.result()
+    @classmethod
+    def emitted(cls, component, name, build_dir):
+        """Of a core, between streams."""
+        return cls(*emit(streamed(component), name), build_dir)
 
     @property
     def player(self):
-        """What plays it, once it is built."""
-        return self._player.result()
+        """What plays it."""
+        if self._player is None:
+            self._player = player.build(self.text, self.manifest, self.build_dir)
+        return self._player
 
     @property
     def unit(self):
@@ -67,3 +74,12 @@ class Checked:
             comparison.add(Comparison.of(
                 got, wanted[name], lambda *index, name=name: f"{where(*index)}: the {self.unit} gives {name}"))
         return outputs, comparison
+
+
+def built(units, jobs):
+    """The list of ``units``, each built: ``jobs`` of them at once, while the next ones come."""
+    with ThreadPoolExecutor(jobs) as pool:
+        builds = [(unit, pool.submit(getattr, unit, "player")) for unit in units]
+        for _, build in builds:
+            build.result()
+    return [unit for unit, _ in builds]

@@ -23,8 +23,9 @@ from ..matmul_tile import MatmulTile
 from ..quantizer import Quantizer
 from ..scaled_dot import ScaledDot
 from . import matmul, minilm, report, weights
-from .checked import TOLD, Checked, Comparison
+from .checked import TOLD, Checked, Comparison, built
 from .files import check_folder
+from .jobs import Workers
 
 __all__ = ["OUTLIER", "BlockErrors", "Comparison", "Copies", "Example", "Loss", "ProjectionResult", "Results", "TensorResult",
            "run"]
@@ -225,12 +226,9 @@ def _build(build_dir, jobs, with_tile):
         components[f"dual_quantizer_{element}"] = DualQuantizer(element=element)
         for block_size in 8, 4:
             components[f"quantizer_{element}_{block_size}"] = Quantizer(element=element, block_size=block_size, lanes=4)
-    with ThreadPoolExecutor(jobs) as pool:
-        # Emitted one after the other: Amaranth numbers its signals without regard to threads.
-        units = {name: Checked(component, name, build_dir, pool) for name, component in components.items()}
-        for unit in units.values():
-            unit.wait()
-    return units
+    # Emitted one after the other: Amaranth numbers its signals without regard to threads.
+    units = (Checked.emitted(component, name, build_dir) for name, component in components.items())
+    return dict(zip(components, built(units, jobs), strict=True))
 
 
 def _blocks(values):
@@ -514,8 +512,9 @@ def _project(results, units, model, jobs, advance):
     addend = np.tile(layer.bias, (len(ids), 1))
     (tokens, k), columns = layer.inputs.shape, len(layer.weight)
     advance(0, total=matmul.work(tile, tokens, columns, k)["Tiles"])
-    product = matmul.multiply(hardware, layer.inputs, layer.weight, addend, jobs,
-                              lambda what, count: advance(count) if what == "Tiles" else None)
+    with Workers(jobs, threads=True) as workers:
+        product = matmul.multiply(hardware, layer.inputs, layer.weight, addend, workers,
+                                  lambda what, count: advance(count) if what == "Tiles" else None)
     product.check.told = [f"{layer.name}, {line}" for line in product.check.told]
     results.projection = ProjectionResult(
         name=layer.name, sentence=SENTENCE, tokens=tokens, k=k, columns=columns, tile=(tile.rows, tile.columns),

@@ -4,11 +4,8 @@ import hashlib
 import importlib
 import itertools
 import json
-import multiprocessing
-import os
 import re
 import time
-from concurrent.futures import ProcessPoolExecutor, as_completed
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
@@ -25,6 +22,7 @@ from ..errors import MxforgeError
 from ..formats import ELEMENTS, WIDES
 from . import player
 from .files import replacing
+from .jobs import Failure, Job, Workers, own_build_dir
 
 __all__ = ["Counted", "Pairs", "Result", "run", "sweeps"]
 
@@ -147,67 +145,70 @@ class Result:
         self.examples += other.examples
 
 
-def run(build_dir, *, quick=False, only=(), jobs=None, console=None):
-    """Sweep everything, or what has one of ``only`` in its name: ``{sweep: Result}``.
+def run(build_dir, *, quick=False, only=(), jobs=None, scheduler=None, console=None):
+    """Sweep everything, or what has one of ``only`` in its name: ``{sweep: Result}``; where, see `Workers`.
 
     Pieces that passed are remembered in ``build_dir``/exhaustive/done.json, by Verilog and golden model, and aren't done
-    again. ``quick`` takes a sample of the long sweeps.
+    again. ``quick`` takes a sample of the long sweeps. ``MxforgeError`` if a build or a piece failed, when the others are done.
     """
     console = console or Console()
     if not console.is_terminal:
         # Files and pipes have no edge to wrap at.
         console.width = max(console.width, 100)
-    verilator.runtime(build_dir)
+    if scheduler is None:
+        verilator.runtime(build_dir)
     chosen = [sweep for sweep in sweeps(quick) if not only or any(word in str(sweep) for word in only)]
     if not chosen:
         raise MxforgeError(f"only must be part of a sweep's name, such as '{sweeps()[0]}' or 'scale_select', "
                            f"not {' or '.join(map(repr, only))}")
 
     ledger = Path(build_dir) / "exhaustive" / "done.json"
-    ledger.parent.mkdir(exist_ok=True)
+    ledger.parent.mkdir(parents=True, exist_ok=True)
     done = _read(ledger)
     results = {str(sweep): Result() for sweep in chosen}
-    pool = ProcessPoolExecutor(jobs or os.cpu_count(), multiprocessing.get_context("spawn"))
+    failures = []
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(),
                TimeRemainingColumn())
-    with Progress(*columns, console=console) as progress:
-        try:
-            # Sweeps of one Verilog share its build.
-            units = {repr((sweep.unit, sweep.parameters)): sweep for sweep in chosen}
-            task = progress.add_task("building", total=len(units))
-            builds = {unit: pool.submit(_build, sweep, build_dir) for unit, sweep in units.items()}
-            for build in as_completed(builds.values()):
-                build.result()
-                progress.advance(task)
-            left = {}
-            for sweep in chosen:
-                text, manifest = builds[repr((sweep.unit, sweep.parameters))].result()
-                for start, stop in _pieces(sweep):
-                    key = _key(text, sweep, start, stop)
-                    if key in done:
-                        results[str(sweep)].add(Result(**done[key]))
-                    else:
-                        left[key] = (sweep, text, manifest, build_dir, start, stop)
-            if any(result.values for result in results.values()):
-                console.print(f"{sum(result.values for result in results.values()):,} values were compared before")
+    with Workers(jobs, scheduler) as workers, Progress(*columns, console=console) as progress:
+        there = workers.build_dir(build_dir)
+        # Sweeps of one Verilog share its build.
+        units = {_unit(sweep): sweep for sweep in chosen}
+        work = [Job(name=unit, function=_build, arguments={"sweep": sweep, "build_dir": there}) for unit, sweep in units.items()]
+        builds = {job.name: outcome for job, outcome in progress.track(workers.run(work), total=len(work), description="building")}
+        left = []
+        for sweep in chosen:
+            if isinstance(build := builds[_unit(sweep)], Failure):
+                failures.append(f"{sweep}: {build.log}")
+                continue
+            text, manifest = build
+            for start, stop in _pieces(sweep):
+                key = _key(text, sweep, start, stop)
+                if key in done:
+                    results[str(sweep)].add(Result(**done[key]))
+                else:
+                    left.append(Job(name=key, function=_compare, arguments={
+                        "sweep": sweep, "text": text, "manifest": manifest, "build_dir": there, "start": start, "stop": stop}))
+        if any(result.values for result in results.values()):
+            console.print(f"{sum(result.values for result in results.values()):,} values were compared before")
 
-            total = sum(sweep.values(stop - start) for sweep, *_, start, stop in left.values())
-            task = progress.add_task("playing (millions)", total=total // 1_000_000)
-            pieces = {pool.submit(_compare, *work): (key, work) for key, work in left.items()}
-            played = 0
-            for piece in as_completed(pieces):
-                key, (sweep, *_) = pieces[piece]
-                result = piece.result()
-                results[str(sweep)].add(result)
-                played += result.values
-                progress.update(task, completed=played // 1_000_000)
-                if not result.mismatches:
-                    done[key] = asdict(result)
-                    with replacing(ledger) as file:
-                        file.write(json.dumps(done).encode())
-        finally:
-            pool.shutdown(cancel_futures=True)
+        total = sum(job.arguments["sweep"].values(job.arguments["stop"] - job.arguments["start"]) for job in left)
+        task = progress.add_task("playing (millions)", total=total // 1_000_000)
+        played = 0
+        for job, result in workers.run(left):
+            sweep = str(job.arguments["sweep"])
+            if isinstance(result, Failure):
+                failures.append(f"{sweep}: {result.log}")
+                continue
+            results[sweep].add(result)
+            played += result.values
+            progress.update(task, completed=played // 1_000_000)
+            if not result.mismatches:
+                done[job.name] = asdict(result)
+                with replacing(ledger) as file:
+                    file.write(json.dumps(done).encode())
     _print(console, results, quick)
+    if failures:
+        raise MxforgeError(f"{len(failures)} builds or pieces failed, first {failures[0]}")
     return results
 
 
@@ -263,15 +264,21 @@ def _key(text, sweep, start, stop):
     return f"{hashlib.sha256(chr(0).join(parts).encode()).hexdigest()[:16]} {start} {stop}"
 
 
+def _unit(sweep):
+    return repr((sweep.unit, sweep.parameters))
+
+
 def _build(sweep, build_dir):
+    """A job: Verilog and manifest of the sweep's unit, which it leaves built."""
     text, manifest = emit.emit(sweep.component(), sweep.unit)
-    player.build(text, manifest, build_dir)
+    player.build(text, manifest, own_build_dir(build_dir))
     return text, manifest
 
 
 def _compare(sweep, text, manifest, build_dir, start, stop):
+    """A job: the `Result` of rows ``start`` to ``stop``."""
     began = time.perf_counter()
-    unit = player.build(text, manifest, build_dir)
+    unit = player.build(text, manifest, own_build_dir(build_dir))
     golden = importlib.import_module(f"mxgolden.{sweep.unit}")
     result = Result()
     row = start

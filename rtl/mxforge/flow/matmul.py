@@ -1,8 +1,7 @@
 """Matrix products through the simulated hardware: quantized, tiled, and compared with golden bit for bit."""
-import os
+import itertools
 import re
 import time
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
@@ -15,9 +14,10 @@ from ..errors import MxforgeError
 from ..matmul_layer import MatmulLayer
 from ..matmul_tile import MatmulTile
 from ..quantizer import Quantizer
-from . import weights
-from .checked import Checked, Comparison
+from . import player, weights
+from .checked import Checked, Comparison, built
 from .files import check_output, replacing
+from .jobs import Job, Workers, needed, own_build_dir
 from .run import Result
 
 __all__ = ["Hardware", "Product", "multiply", "run", "work"]
@@ -26,6 +26,10 @@ BLOCK_SIZE = 32
 # Values that are quantized, and beats that the tile is given, at a time.
 QUANTIZED = 1 << 18
 BEATS = 1 << 13
+# Beats of the tile below which threads are done before processes would be.
+SMALL = 1 << 20
+# Rows of tiles that are a job, at most.
+TOGETHER = 8
 
 
 def _padded(values, rows, columns):
@@ -52,16 +56,17 @@ class Hardware:
     tile: Checked
 
     @classmethod
-    def built(cls, parameters, scale_rule, build_dir, jobs):
+    def emitted(cls, parameters, scale_rule, build_dir, jobs=None):
+        """Built below ``build_dir``, ``jobs`` at once; without ``jobs`` for machines that build it themselves."""
         p = parameters
-        with ThreadPoolExecutor(jobs) as pool:
-            quantizers = {element: Checked(Quantizer(element=element, scale_rule=scale_rule), "quantizer", build_dir, pool)
-                          for element in dict.fromkeys((p.a_element, p.b_element))}
-            unit = MatmulLayer if _is_layer(p) else MatmulTile
-            tile = Checked(unit(**asdict(p)), unit.__module__.rpartition(".")[2], build_dir, pool)
-            for unit in (*quantizers.values(), tile):
-                unit.wait()
-        return cls(parameters=p, quantizers=(quantizers[p.a_element], quantizers[p.b_element]), tile=tile)
+        elements = dict.fromkeys((p.a_element, p.b_element))
+        unit = MatmulLayer if _is_layer(p) else MatmulTile
+        components = [*((Quantizer(element=element, scale_rule=scale_rule), "quantizer") for element in elements),
+                      (unit(**asdict(p)), unit.__module__.rpartition(".")[2])]
+        units = (Checked.emitted(component, name, build_dir) for component, name in components)
+        *quantizers, tile = built(units, jobs) if jobs else units
+        of = dict(zip(elements, quantizers, strict=True))
+        return cls(parameters=p, quantizers=(of[p.a_element], of[p.b_element]), tile=tile)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -102,20 +107,13 @@ class Product:
         return float(mxgolden.sqnr(self.exact[counted], self.d[counted].astype(np.float64)))
 
 
-def _quantized(unit, values, name, advance):
-    """The `_Operand` of ``values``, whole blocks in each row, and its `Comparison`."""
+def _quantized(text, manifest, build_dir, values, name, start):
+    """A job: scales and codes of ``values``, rows of whole blocks, the first of them ``name`` ``start``; and their `Comparison`."""
     blocks = values.shape[1] // BLOCK_SIZE
-    rows = max(1, QUANTIZED // values.shape[1])
-    pieces, check = [], Comparison()
-    for start in range(0, len(values), rows):
-        bits = values[start:start + rows].view(np.uint32).reshape(-1, BLOCK_SIZE)
-        outputs, one = unit.play({"values": bits}, lambda block, lane=0, start=start: (
-            f"{name} {start + block // blocks}, value {block % blocks * BLOCK_SIZE + lane} of its K"))
-        check.add(one)
-        pieces.append(outputs)
-        advance("Blocks quantized", len(bits))
-    scales, codes = (np.concatenate([piece[name] for piece in pieces]) for name in ("scale", "elements"))
-    return _Operand(scales=scales.reshape(len(values), blocks), codes=codes.reshape(len(values), blocks, BLOCK_SIZE)), check
+    unit = Checked(text, manifest, own_build_dir(build_dir))
+    outputs, check = unit.play({"values": values.view(np.uint32).reshape(-1, BLOCK_SIZE)}, lambda block, lane=0: (
+        f"{name} {start + block // blocks}, value {block % blocks * BLOCK_SIZE + lane} of its K"))
+    return outputs["scale"].reshape(-1, blocks), outputs["elements"].reshape(-1, blocks, BLOCK_SIZE), check
 
 
 def _played(tile, p, a, b, c):
@@ -128,7 +126,7 @@ def _played(tile, p, a, b, c):
     marks[0, :, 0] = marks[1, :, -1] = 1
     addends = np.zeros((tiles, blocks, p.rows * p.columns), np.uint32)
     addends[:, 0] = c.reshape(p.rows, tiles, p.columns).swapaxes(0, 1).reshape(tiles, -1)
-    outputs = tile.player.play({
+    outputs = tile.play({
         "first": marks[0].ravel(), "last": marks[1].ravel(),
         "a_scales": np.tile(a_scales[0], (tiles, 1)), "a_elements": np.tile(a_elements[0], (tiles, 1)),
         "b_scales": b_scales.reshape(tiles * blocks, -1), "b_elements": b_elements.reshape(tiles * blocks, -1),
@@ -151,6 +149,30 @@ def _wanted(p, a, b, c):
     return {"scales": scales, "codes": codes}
 
 
+def _place(name, column):
+    """Where in D's array ``name`` that column of D lies."""
+    return column // BLOCK_SIZE if name == "scales" else column
+
+
+def _multiplied(text, manifest, build_dir, p, a, b, c, top, left, kept):
+    """A job: D's arrays from row ``top`` and column ``left`` on, as far as whole tiles ``a``, ``b`` and ``c`` go, and their
+    `Comparison`. ``kept``: the shape of each of D's arrays, outside of which is filling.
+    """
+    tile = player.build(text, manifest, own_build_dir(build_dir))
+    pieces, check = [], Comparison()
+    for first in range(0, len(a.codes), p.rows):
+        part = slice(first, first + p.rows)
+        got, wanted = _played(tile, p, a.part(part), b, c[part]), _wanted(p, a.part(part), b, c[part])
+        for name, values in got.items():
+            row, at = top + first, _place(name, left)
+            part = slice(kept[name][0] - row), slice(kept[name][1] - at)
+            values = got[name] = values[part]
+            check.add(Comparison.of(values, wanted[name][part], lambda line, item, name=name, row=row, at=at: (
+                f"D, row {row + line}, {'block' if name == 'scales' else 'column'} {at + item}: the {manifest['unit']} gives")))
+        pieces.append(got)
+    return {name: np.concatenate([piece[name] for piece in pieces]) for name in kept}, check
+
+
 def work(parameters, m, n, k):
     """How much `multiply` says that it advances, by what it calls that."""
     step = _step(parameters)
@@ -159,8 +181,8 @@ def work(parameters, m, n, k):
     return {"Blocks quantized": blocks, "Tiles": rows * columns // parameters.columns}
 
 
-def multiply(hardware, a, b, c, jobs, advance):
-    """The `Product` of FP32 matrices ``a`` (M, K), ``b`` (N, K: its columns as rows) and the addend ``c`` (M, N).
+def multiply(hardware, a, b, c, workers, advance):
+    """The `Product` of FP32 matrices ``a`` (M, K), ``b`` (N, K: its columns as rows) and the addend ``c`` (M, N), by `Workers`.
 
     K is filled up with zeros to whole blocks, M and N to whole tiles, N to whole blocks of D. Golden is the dot product of the
     quantized matrices, which knows of no tiles. ``advance(what, count)`` is called as `work` says.
@@ -171,38 +193,62 @@ def multiply(hardware, a, b, c, jobs, advance):
     (m, n), blocks = c.shape, -(-a.shape[1] // BLOCK_SIZE)
     with np.errstate(invalid="ignore", over="ignore"):
         exact = a.astype(np.float64) @ b.T.astype(np.float64) + c
-    a, checked_a = _quantized(hardware.quantizers[0], _padded(a, p.rows, BLOCK_SIZE), "A, row", advance)
-    b, checked_b = _quantized(hardware.quantizers[1], _padded(b, step, BLOCK_SIZE), "B, column", advance)
+    checks = {}
+
+    def job(name, function, unit, /, **arguments):
+        return Job(name=name, function=function, arguments={
+            "text": unit.text, "manifest": unit.manifest, "build_dir": workers.build_dir(unit.build_dir), **arguments})
+
+    def quantizing():
+        for name, unit, values in zip(sides, hardware.quantizers, sides.values(), strict=True):
+            rows = max(1, QUANTIZED // values.shape[1])
+            for start in range(0, len(values), rows):
+                yield job(f"{name} {start}", _quantized, unit, values=values[start:start + rows], name=name, start=start)
+
+    sides = {"A, row": _padded(a, p.rows, BLOCK_SIZE), "B, column": _padded(b, step, BLOCK_SIZE)}
+    operands = {name: _Operand(scales=np.empty((len(values), blocks), np.uint8),
+                               codes=np.empty((len(values), blocks, BLOCK_SIZE), np.uint8)) for name, values in sides.items()}
+    for done, outcome in workers.run(quantizing()):
+        scales, codes, check = needed(done, outcome)
+        name, start = done.arguments["name"], done.arguments["start"]
+        part = operands[name].part(slice(start, start + len(scales)))
+        part.scales[:], part.codes[:] = scales, codes
+        checks[name, start] = check
+        advance("Blocks quantized", scales.size)
+
+    a, b = operands.values()
     c = _padded(c, p.rows, step).view(np.uint32)
     width = max(1, BEATS // (blocks * (step // p.columns))) * step
-    kept = {"scales": c.shape[1] // BLOCK_SIZE, "codes": c.shape[1]} if _is_layer(p) else {"results": n}
-    d = {name: np.empty((m, items), np.uint32 if name == "results" else np.uint8) for name, items in kept.items()}
+    kept = {"scales": (m, c.shape[1] // BLOCK_SIZE), "codes": (m, c.shape[1])} if _is_layer(p) else {"results": (m, n)}
+    d = {name: np.empty(shape, np.uint32 if name == "results" else np.uint8) for name, shape in kept.items()}
+    tops, lefts = range(0, m, p.rows), range(0, n, width)
+    # Columns of B go with many rows of A, since they travel each time; but there is work for all up to the end.
+    rows = p.rows * max(1, min(TOGETHER, len(tops) * len(lefts) // (4 * workers.count)))
 
-    def piece(top, left):
-        rows, columns = slice(top, top + p.rows), slice(left, left + width)
-        one, other, addend = a.part(rows), b.part(columns), c[rows, columns]
-        got, wanted, check = _played(hardware.tile, p, one, other, addend), _wanted(p, one, other, addend), Comparison()
+    def multiplying():
+        for top, left in itertools.product(range(0, m, rows), lefts):
+            down, across = slice(top, top + rows), slice(left, left + width)
+            yield job(f"D, row {top}, column {left}", _multiplied, hardware.tile, p=p, a=a.part(down), b=b.part(across),
+                      c=c[down, across], top=top, left=left, kept=kept)
+
+    tiles = 0
+    for done, outcome in workers.run(multiplying()):
+        got, check = needed(done, outcome)
+        top, left = done.arguments["top"], done.arguments["left"]
         for name, values in got.items():
-            # Only what is not filling, but for that of blocks.
-            at = left // (BLOCK_SIZE if name == "scales" else 1)
-            values = got[name] = values[:m - top, :kept[name] - at]
-            check.add(Comparison.of(values, wanted[name][:m - top, :kept[name] - at], lambda row, item, name=name, at=at: (
-                f"D, row {top + row}, {'block' if name == 'scales' else 'column'} {at + item}: the {hardware.tile.unit} gives")))
-            d[name][top:top + p.rows, at:at + values.shape[1]] = values
-        return check, len(other.codes) // p.columns
+            at = _place(name, left)
+            d[name][top:top + len(values), at:at + values.shape[1]] = values
+        checks["D", top, left] = check
+        count = done.arguments["c"].size // (p.rows * p.columns)
+        tiles += count
+        advance("Tiles", count)
 
-    total, beats = Comparison(), 0
-    for check in checked_a, checked_b:
-        total.add(check)
-    places = [(top, left) for top in range(0, m, p.rows) for left in range(0, n, width)]
-    with ThreadPoolExecutor(jobs) as pool:
-        for check, tiles in pool.map(lambda place: piece(*place), places):
-            total.add(check)
-            beats += tiles * blocks
-            advance("Tiles", tiles)
+    total = Comparison()
+    for place in sorted(checks):
+        total.add(checks[place])
     bits = mxgolden.dequantize(d["codes"], d["scales"], p.d_element)[:, :n] if _is_layer(p) else d["results"]
     return Product(d=bits.view(np.float32), mx=d if _is_layer(p) else None, exact=exact, check=total, pairs=m * n * blocks,
-                   beats=beats, seconds=time.perf_counter() - started)
+                   beats=tiles * blocks, seconds=time.perf_counter() - started)
 
 
 def _parts(operand):
@@ -243,12 +289,13 @@ def _addend(operand, m, n):
     return c, f"C holds {count:,} NaN or Inf" if count else None
 
 
-def run(a, b, output, build_dir, *, c=None, transpose_b=False, scale_rule="rceil", requantize=None, jobs=None, progress=None,
-        **options):
+def run(a, b, output, build_dir, *, c=None, transpose_b=False, scale_rule="rceil", requantize=None, jobs=None, scheduler=None,
+        progress=None, **options):
     """Multiply the matrices that ``a`` and ``b`` name, add ``c``, save D to the file ``output``, and return a `Result`.
 
     ``requantize``: the element format that D leaves the hardware in; the file is then an .npz. ``options``: parameters of
-    `MatmulTile`. ``progress``: a :class:`rich.progress.Progress`. `MxforgeError` for what the user can mend.
+    `MatmulTile`. ``jobs``, ``scheduler``: where it is done, see `Workers`. ``progress``: a :class:`rich.progress.Progress`.
+    `MxforgeError` for what the user can mend.
     """
     check_output(output)
     if requantize is not None and output.suffix != ".npz":
@@ -275,15 +322,17 @@ def run(a, b, output, build_dir, *, c=None, transpose_b=False, scale_rule="rceil
     except ValueError as error:
         raise MxforgeError(str(error)) from error
 
-    verilator.find()
-    verilator.require_compiler()
-    jobs = jobs or os.cpu_count() or 1
-    with progress:
+    if scheduler is None:
+        verilator.find()
+        verilator.require_compiler()
+    steps = work(p, m, n, k)
+    is_small = steps["Tiles"] * -(-k // BLOCK_SIZE) < SMALL
+    with Workers(jobs, scheduler, threads=is_small) as workers, progress:
         building = progress.add_task("Building the Verilog", total=None)
-        hardware = Hardware.built(p, scale_rule, build_dir, jobs)
+        hardware = Hardware.emitted(p, scale_rule, build_dir, workers.count if scheduler is None else None)
         progress.remove_task(building)
-        tasks = {what: progress.add_task(what, total=total) for what, total in work(p, m, n, k).items()}
-        product = multiply(hardware, a, b, addend, jobs, lambda what, count: progress.advance(tasks[what], count))
+        tasks = {what: progress.add_task(what, total=total) for what, total in steps.items()}
+        product = multiply(hardware, a, b, addend, workers, lambda what, count: progress.advance(tasks[what], count))
     with replacing(output) as file:
         if product.mx is None:
             np.save(file, product.d)

@@ -122,11 +122,13 @@ def _sqnr(exact, bits, wide):
     return float(mxgolden.sqnr(exact.astype(np.float64), mxgolden.decode(bits, wide)))
 
 
-def run(entry, varied, output, targets, build_dir, *, luts_only=False, seeds=(), workers=None, progress=None):
+def run(entry, varied, output, targets, build_dir, *, luts_only=False, seeds=(), jobs=None, scheduler=None,
+        progress=None):
     """Measure ``entry`` over all combinations of ``varied`` (texts, as `values_of` takes them) on ``targets``, and write
     ``results.json``, ``results.csv`` and ``sweep.svg`` into the folder ``output``; a `Result`.
 
-    ``seeds``, ``luts_only``, ``workers``, ``progress``: as of `synth.measure`. ``MxforgeError`` for what the user can mend.
+    ``seeds``, ``luts_only``, ``jobs``, ``scheduler``, ``progress``: as of `synth.measure`. ``MxforgeError`` for what the user can
+    mend.
     """
     output = Path(output)
     check_folder(output)
@@ -137,8 +139,8 @@ def run(entry, varied, output, targets, build_dir, *, luts_only=False, seeds=(),
     possible, left_out = points(entry, varied)
     if not possible:
         raise MxforgeError(f"no combination is possible: {left_out[0][1]}")
-    reports = synth.measure([one for _, one in possible], targets, build_dir, luts_only=luts_only, seeds=seeds, workers=workers,
-                            progress=progress)
+    reports = synth.measure([one for _, one in possible], targets, build_dir, luts_only=luts_only, seeds=seeds, jobs=jobs,
+                            scheduler=scheduler, progress=progress)
     for (combination, one), report in zip(possible, reports, strict=True):
         report |= {"varied": combination, "sqnr": sqnr(one.unit, one.parameters)}
     facts = {"mxforge": __version__, "unit": entry.unit, "ports": entry.ports, "varied": varied, "targets": list(targets),

@@ -1,6 +1,7 @@
 """What a unit costs, by open tools: area and logic depth by Yosys, Fmax by nextpnr.
 
-`area` and `fmax` are whole jobs: plain arguments in, a dictionary fit for JSON out, no file left behind.
+`area` and `fmax` are whole jobs, here or on another machine: plain arguments in, a dictionary fit for JSON out, no file left
+behind.
 """
 import functools
 import hashlib
@@ -14,7 +15,6 @@ import sys
 import tempfile
 import threading
 from collections import Counter
-from concurrent.futures import ThreadPoolExecutor, as_completed
 from dataclasses import dataclass, field
 from fnmatch import fnmatchcase
 from graphlib import CycleError, TopologicalSorter
@@ -25,8 +25,9 @@ from mxbench.verilator import locked
 from ..emit import CLOCKS, emit
 from ..errors import MxforgeError
 from .files import replacing
+from .jobs import Failure, Job, Workers
 
-__all__ = ["COLUMNS", "TARGETS", "Job", "Store", "area", "cells_of", "check_options", "fmax", "measure", "path_words", "run_jobs",
+__all__ = ["COLUMNS", "TARGETS", "Call", "Store", "area", "cells_of", "check_options", "fmax", "measure", "path_words", "run_calls",
            "summary", "wrapper"]
 
 # Results of an older form are made anew.
@@ -97,7 +98,7 @@ def check_options(targets, luts_only=False, is_routed=False):
 
 
 def _ran(tool, code, arguments, folder):
-    """What a tool says. It runs in a process of its own, since an error ends that."""
+    """What a tool says; an error has that as its note. It runs in a process of its own, since an error ends that."""
     # An interrupt ends it at once, as Python alone would not; what it leaves in temporary files goes with the folder.
     code = f"import signal, sys\nsignal.signal(signal.SIGINT, signal.SIG_DFL)\n{code}"
     done = subprocess.run([sys.executable, "-c", code, *arguments], cwd=folder, env=os.environ | {"TMPDIR": str(folder)},
@@ -105,15 +106,10 @@ def _ran(tool, code, arguments, folder):
     if done.returncode:
         said = re.findall(r"ERROR: (.*)", done.stdout) or done.stdout.strip().splitlines() or [""]
         ended = f"ended with status {done.returncode}" if done.returncode > 0 else f"was ended by signal {-done.returncode}"
-        raise _ToolError(f"{tool} {ended}: {said[-1].strip()}", done.stdout)
+        error = MxforgeError(f"{tool} {ended}: {said[-1].strip()}")
+        error.add_note(done.stdout)
+        raise error
     return done.stdout
-
-
-class _ToolError(MxforgeError):
-    """A tool failed; ``said`` is all that it said."""
-    def __init__(self, message, said):
-        super().__init__(message)
-        self.said = said
 
 
 def _mapped(text, script):
@@ -280,8 +276,8 @@ def fmax(text, top, ports, target, seed, luts_only=False):
         Path(folder, "netlist.json").write_text(netlist)
         try:
             _ran("nextpnr", code, _router_arguments(target, seed), folder)
-        except _ToolError as error:
-            for kind, used, available in re.findall(r"^Info:\s+(\w+):\s+(\d+)/\s*(\d+)", error.said, re.M):
+        except MxforgeError as error:
+            for kind, used, available in re.findall(r"^Info:\s+(\w+):\s+(\d+)/\s*(\d+)", error.__notes__[0], re.M):
                 if int(used) > int(available):
                     raise MxforgeError(f"{top} doesn't fit the {facts.device}: it takes {int(used):,} of {int(available):,} "
                                        f"{kind}") from None
@@ -332,7 +328,7 @@ def _digest(value):
 
 
 @dataclass(frozen=True, kw_only=True)
-class Job:
+class Call:
     """A call of `area` or `fmax`; ``key`` names all that its result follows from."""
     function: object
     arguments: dict = field(repr=False)
@@ -350,12 +346,9 @@ class Job:
         return {"form": _FORM, "function": self.function.__name__, "verilog_sha256": hashlib.sha256(text.encode()).hexdigest(),
                 "recipe": recipe, "tools": tools_of(target, self.function is fmax), **given}
 
-    def run(self):
-        return self.function(**self.arguments)
-
 
 class Store:
-    """Results of jobs as files of ``folder``, each written whole or not at all."""
+    """Results of calls as files of ``folder``, each written whole or not at all."""
     def __init__(self, folder):
         self._folder = Path(folder)
 
@@ -372,49 +365,59 @@ class Store:
         return held["result"] if is_whole else None
 
     def put(self, key, result):
+        self._write(self._path(key), json.dumps({"key": key, "sha256": _digest(result), "result": result}, indent=1))
+        self._log(key).unlink(missing_ok=True)
+
+    def put_log(self, key, log):
+        """Keep what was said when a call failed, until it has a result; the file."""
+        self._write(self._log(key), log)
+        return self._log(key)
+
+    def _log(self, key):
+        return self._path(key).with_suffix(".log")
+
+    def _write(self, path, text):
         self._folder.mkdir(parents=True, exist_ok=True)
-        with replacing(self._path(key)) as file:
-            file.write(json.dumps({"key": key, "sha256": _digest(result), "result": result}, indent=1).encode())
+        with replacing(path) as file:
+            file.write(text.encode())
 
 
-def run_jobs(jobs, store, workers, advance):
-    """The results of the jobs, in their order: for one that failed its ``MxforgeError``. ``advance(count)``: so many are done.
+def run_calls(calls, store, workers, advance):
+    """The results of the calls, by `Workers`, in their order: an ``MxforgeError`` for one that failed twice. ``advance(count)``: so
+    many are done.
 
     What ``store`` has isn't run; what is run is stored at once.
     """
-    names = [_digest(job.key) for job in jobs]
+    names = [_digest(call.key) for call in calls]
     counts = Counter(names)
-    results = {name: store.get(job.key) for name, job in zip(names, jobs, strict=True)}
-    left = {name: job for name, job in zip(names, jobs, strict=True) if results[name] is None}
+    results = {name: store.get(call.key) for name, call in zip(names, calls, strict=True)}
+    left = {name: call for name, call in zip(names, calls, strict=True) if results[name] is None}
     advance(sum(counts[name] for name in counts if name not in left))
-    pool = ThreadPoolExecutor(workers or os.cpu_count())
-    try:
-        running = {pool.submit(job.run): name for name, job in left.items()}
-        for future in as_completed(running):
-            name = running[future]
-            try:
-                results[name] = future.result()
-            except MxforgeError as error:
-                results[name] = error
-            else:
-                store.put(left[name].key, results[name])
-            advance(counts[name])
-    finally:
-        pool.shutdown(cancel_futures=True)
+    work = (Job(name=name, function=call.function, arguments=call.arguments) for name, call in left.items())
+    for job, outcome in workers.run(work):
+        key = left[job.name].key
+        if isinstance(outcome, Failure):
+            more = f"; its log: {store.put_log(key, outcome.log)}" if outcome.line != outcome.log else ""
+            outcome = MxforgeError(f"{outcome.line}{more}")
+        else:
+            store.put(key, outcome)
+        results[job.name] = outcome
+        advance(counts[job.name])
     return [results[name] for name in names]
 
 
-def measure(entries, targets, build_dir, *, luts_only=False, seeds=(), workers=None, progress=None):
+def measure(entries, targets, build_dir, *, luts_only=False, seeds=(), jobs=None, scheduler=None, progress=None):
     """What each of the catalogue's ``entries`` costs on each of ``targets``; with ``seeds`` also how fast it is, where there is a
     place and route. A list of dictionaries fit for JSON; where a tool failed ``error`` says how, and what it gives is None.
 
-    Results are kept in ``build_dir``/synth by all that they follow from. ``progress``: a :class:`rich.progress.Progress`.
+    Results are kept in ``build_dir``/synth by all that they follow from. ``jobs``, ``scheduler``: where the tools run, see
+    `Workers`. ``progress``: a :class:`rich.progress.Progress`.
     """
     check_options(targets, luts_only, bool(seeds))
-    for target in targets:
-        tools_of(target, bool(seeds))
-    reports, jobs = [], []
-    with progress:
+    tools = dict.fromkeys(package for target in targets for package in tools_of(target, bool(seeds)))
+    reports, calls = [], []
+    # Tools are processes of their own in any case; threads share what is mapped among its seeds.
+    with Workers(jobs, scheduler, threads=True, packages=tools) as workers, progress:
         task = progress.add_task("Verilog", total=len(entries))
         for entry in entries:
             text, manifest = emit(entry.component(), entry.name)
@@ -423,12 +426,12 @@ def measure(entries, targets, build_dir, *, luts_only=False, seeds=(), workers=N
             for target in targets:
                 common = {"text": text, "top": entry.name, "target": target,
                           "luts_only": luts_only and TARGETS[target].lean is not None}
-                jobs.append(Job(function=area, arguments=common))
+                calls.append(Call(function=area, arguments=common))
                 if TARGETS[target].device:
-                    jobs += [Job(function=fmax, arguments=common | {"ports": manifest["ports"], "seed": seed}) for seed in seeds]
+                    calls += [Call(function=fmax, arguments=common | {"ports": manifest["ports"], "seed": seed}) for seed in seeds]
             progress.advance(task)
-        task = progress.add_task("Synthesis" + ", place and route" * bool(seeds), total=len(jobs))
-        results = iter(run_jobs(jobs, Store(Path(build_dir) / "synth"), workers, lambda count: progress.advance(task, count)))
+        task = progress.add_task("Synthesis" + ", place and route" * bool(seeds), total=len(calls))
+        results = iter(run_calls(calls, Store(Path(build_dir) / "synth"), workers, lambda count: progress.advance(task, count)))
     for report in reports:
         report["targets"] = {}
         for target in targets:
