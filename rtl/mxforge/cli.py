@@ -46,6 +46,7 @@ class _UnitCommand(click.Command):
     """
     def __init__(self, *args, params, **kwargs):
         self._own = [*params, click.Option(["--bare"], is_flag=True, help="The core without streams."),
+                     click.Option(["--streams"], is_flag=True, help="Between streams, where NAME is a bare core."),
                      click.Option(["--axi"], is_flag=True, help="AXI4-Streams, with their port names.")]
         self._argument = click.Argument(["name"], metavar="NAME")
         super().__init__(*args, params=[self._argument, *self._own], **kwargs)
@@ -92,11 +93,11 @@ class _UnitCommand(click.Command):
         if "targets" in ctx.params:
             ctx.params["targets"], given["target"] = _told_apart(ctx.params["targets"], catalog.UNITS[entry.unit])
         parameters = entry.parameters | {name: value for name, value in given.items() if value is not None}
-        bare, axi, _ = (ctx.params.pop(option) for option in ("bare", "axi", "name"))
-        if bare and axi:
-            raise MxforgeError("--bare and --axi exclude each other")
-        ctx.params["entry"] = replace(entry, parameters=parameters, streamed=(entry.streamed or axi) and not bare,
-                                      axi=(entry.axi or axi) and not bare)
+        bare, streams, axi, _ = (ctx.params.pop(option) for option in ("bare", "streams", "axi", "name"))
+        if bare + streams + axi > 1:
+            raise MxforgeError("--bare, --streams and --axi exclude each other")
+        ctx.params["entry"] = replace(entry, parameters=parameters, streamed=(entry.streamed or axi or streams) and not bare,
+                                      axi=(entry.axi or axi) and not bare and not streams)
         self._check(ctx.params["entry"])
         return super().invoke(ctx)
 

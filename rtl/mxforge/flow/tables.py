@@ -34,7 +34,8 @@ def ports():
     rows = []
     for name, manifest in _manifests().items():
         if name in catalog.UNITS:
-            rows.append([f"`{name}`", *(_payload(manifest["ports"][f"{side}__payload"]) for side in "io")])
+            ports = manifest["ports"]
+            rows.append([f"`{name}`", *(_payload(ports.get(f"{side}__payload") or ports[side]) for side in "io")])
     return _markdown(["Unit", "`i__payload`: fields and bits", "`o__payload`"], rows)
 
 
