@@ -423,6 +423,37 @@ def sweep(entry, varied, output, targets, luts_only, fmax, seeds, jobs, build_di
         raise MxforgeError("no point could be measured")
 
 
+@cli.command(epilog="""\b
+Examples:
+  mxforge measure
+  mxforge measure --fmax
+  mxforge measure "area/*" activity/fp32_multiplier --all -o measured.json""")
+@click.argument("names", nargs=-1, metavar="[NAME]...")
+@click.option("-o", "--output", metavar="FILE", type=click.Path(path_type=Path), default="docs/measured.json",
+              help="The figures, brought up to date.  [docs/measured.json]")
+@click.option("--all", "everything", is_flag=True, help="Also those whose Verilog and tools are the same.")
+@click.option("--fmax", is_flag=True, help="Those by place and route, too: an hour or two. Those named are always.")
+@click.option("--jobs", metavar="N", type=click.IntRange(1), help="Runs of tools at once.  [the machine's cores]")
+@_build_dir
+def measure(names, output, everything, fmax, jobs, build_dir):
+    """Bring the measured figures that README and docs state up to date.
+
+    NAME is a figure of the file, or a pattern of such; without, all are looked at. Those are measured whose Verilog or tools have
+    changed. Stopped, it goes on where it was.
+    """
+    with _extra("demo", "mxforge measure"):
+        from .flow import measure
+
+    outcome = measure.run(output, build_dir, patterns=names, everything=everything, routed=fmax, workers=jobs,
+                          progress=_progress("{task.description}"), say=_say)
+    for name, why in outcome.failed.items():
+        click.echo(f"Failed: {name}: {why}")
+    left = f", {len(outcome.left)} left for --fmax" if outcome.left else ""
+    click.echo(f"{output}: {len(outcome.measured)} measured, {len(outcome.kept)} up to date{left}")
+    if outcome.failed:
+        raise MxforgeError(f"{len(outcome.failed)} could not be measured")
+
+
 class _DifferenceError(Exception):
     """Hardware and golden disagree: not the user's error, so the status is 1."""
 
