@@ -111,6 +111,17 @@ def test_only_what_has_changed_is_measured(mxforge, few, tmp_path, monkeypatch):
     assert list(document(tmp_path)) == ["accuracy/all", "area/one"]
 
 
+def test_place_and_route_is_left_out_but_not_misstated(mxforge, few, tmp_path):
+    mxforge(*LINE, "--fmax")
+    before = document(tmp_path)
+    few.everything[0] = replace(few.everything[0], entry=entry(2))
+    assert mxforge(*LINE)[1] == "figures.json: 1 measured, 3 up to date\n"
+    assert document(tmp_path)["fmax/one"] == before["fmax/one"]
+    few.everything[3] = replace(few.everything[3], entry=entry(2))
+    assert mxforge(*LINE)[1] == "figures.json: 0 measured, 3 up to date, 1 left for --fmax\n"
+    assert "fmax/one" not in document(tmp_path)
+
+
 def test_names(mxforge, few, tmp_path):
     assert mxforge(*LINE, "*/one")[1] == "figures.json: 2 measured, 0 up to date\n"
     assert mxforge(*LINE, "area/two")[1] == "figures.json: 1 measured, 0 up to date\n"

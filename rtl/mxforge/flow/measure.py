@@ -301,79 +301,87 @@ class _Anew(synth.Store):
         return None
 
 
+class _Figures:
+    """The file of figures while it is brought up to date: written as they come, each with the facts of its measurement."""
+    def __init__(self, path, document):
+        self._path = path
+        self.document = document
+        self.failed = {}
+
+    def put(self, one, values):
+        self.document[one.name] = one.facts | {"values": values}
+
+    def write(self):
+        ordered = {name: self.document[name] for name in sorted(self.document)}
+        with replacing(self._path) as file:
+            file.write((json.dumps(ordered, indent=1) + "\n").encode())
+
+    def synthesise(self, due, store, workers, advance):
+        """Areas and speeds. What an interruption leaves whole in the store is taken."""
+        jobs = [one.jobs() for one in due]
+        flat = [job for own in jobs for job in own]
+        results = None
+        try:
+            results = synth.run_jobs(flat, store, workers, advance)
+        finally:
+            results = iter(results or [synth.Store.get(store, job.key) for job in flat])
+            for one, own in zip(due, jobs, strict=True):
+                found = [next(results) for _ in own]
+                errors = [str(result) for result in found if isinstance(result, MxforgeError)]
+                if errors:
+                    self.failed[one.name] = errors[0]
+                elif all(found):
+                    self.put(one, one.values(found))
+            self.write()
+
+    def compute(self, due, build_dir, advance, say):
+        """What functions give."""
+        from . import claims
+
+        source = claims.Source(build_dir, say)
+        for one in due:
+            try:
+                self.put(one, one.take(one, source, build_dir))
+            except MxforgeError as error:
+                self.failed[one.name] = str(error)
+            self.write()
+            advance(1)
+
+
 def run(path, build_dir, *, patterns=(), everything=False, routed=False, workers=None, progress=None, say=print):
     """Bring the figures of the file ``path`` up to date; an `Outcome`.
 
     ``patterns`` choose by name; without them all are, and what is no longer measured leaves the file. ``everything``: also those
-    whose Verilog and tools are the same. ``routed``: those by place and route, too, as are those that ``patterns`` name. What is
-    done is written also when the run is interrupted.
+    whose Verilog and tools are the same. ``routed``: those by place and route, too, as are those that ``patterns`` name; else
+    those of other Verilog leave the file, so that no page states them. What is done is written also when the run is interrupted.
     """
     check_output(path)
     document, all_of_them = load(path), measurements()
     some = _matching(all_of_them, patterns)
     if not patterns:
         document = {name: record for name, record in document.items() if name in all_of_them}
+    store = (_Anew if everything else synth.Store)(Path(build_dir) / "synth")
+    figures = _Figures(path, document)
     with progress:
-        task = progress.add_task("Verilog", total=len(some))
-        due = []
-        for one in some:
-            if everything or stale(document, [one]):
-                due.append(one)
-            progress.advance(task)
+        due = [one for one in progress.track(some, description="Verilog") if everything or stale(document, [one])]
         kept = [one.name for one in some if one not in due]
         left = [one.name for one in due if one.is_routed and not routed and not patterns]
-        due = [one for one in due if one.name not in left]
-        failed = {}
+        for one in [one for one in due if one.name in left]:
+            due.remove(one)
+            if stale(document, [one], ("verilog_sha256",)):
+                document.pop(one.name, None)
 
-        def write():
-            ordered = {name: document[name] for name in sorted(document)}
-            with replacing(path) as file:
-                file.write((json.dumps(ordered, indent=1) + "\n").encode())
+        def advance(what, some):
+            task = progress.add_task(what, total=sum(len(one.jobs()) if isinstance(one, Area) else 1 for one in some))
+            return lambda count: progress.advance(task, count)
 
+        mapped, placed, computed = (
+            [one for one in due if isinstance(one, Area) and not one.is_routed], [one for one in due if one.is_routed],
+            [one for one in due if isinstance(one, Computed)])
         # What takes longest comes last.
-        for is_routed, what in (False, "Synthesis"), (True, "Place and route"):
-            some = [one for one in due if isinstance(one, Area) and one.is_routed == is_routed]
-            if some:
-                _synthesise(some, what, document, failed, write, everything, build_dir, workers, progress)
-            computed = [one for one in due if isinstance(one, Computed)]
-            if computed and not is_routed:
-                _compute(computed, document, failed, write, build_dir, progress, say)
-    write()
-    done = [one.name for one in due if one.name not in failed]
-    return Outcome(measured=done, kept=kept, left=left, failed=failed)
-
-
-def _synthesise(due, what, document, failed, write, everything, build_dir, workers, progress):
-    store = (_Anew if everything else synth.Store)(Path(build_dir) / "synth")
-    jobs = {one.name: one.jobs() for one in due}
-    flat = [job for some in jobs.values() for job in some]
-    task = progress.add_task(what, total=len(flat))
-    results = None
-    try:
-        results = synth.run_jobs(flat, store, workers, lambda count: progress.advance(task, count))
-    finally:
-        # Interrupted: what is whole in the store is taken.
-        results = results or [synth.Store.get(store, job.key) for job in flat]
-        results = iter(results)
-        for one in due:
-            own = [next(results) for _ in jobs[one.name]]
-            errors = [str(result) for result in own if isinstance(result, MxforgeError)]
-            if errors:
-                failed[one.name] = errors[0]
-            elif all(own):
-                document[one.name] = one.facts | {"values": one.values(own)}
-        write()
-
-
-def _compute(due, document, failed, write, build_dir, progress, say):
-    from . import claims
-
-    source = claims.Source(build_dir, say)
-    task = progress.add_task("Weights", total=len(due))
-    for one in due:
-        try:
-            document[one.name] = one.facts | {"values": one.take(one, source, build_dir)}
-        except MxforgeError as error:
-            failed[one.name] = str(error)
-        write()
-        progress.advance(task)
+        figures.synthesise(mapped, store, workers, advance("Synthesis", mapped))
+        if computed:
+            figures.compute(computed, build_dir, advance("Weights and vectors", computed), say)
+        figures.synthesise(placed, store, workers, advance("Place and route", placed))
+    done = [one.name for one in due if one.name not in figures.failed]
+    return Outcome(measured=done, kept=kept, left=left, failed=figures.failed)

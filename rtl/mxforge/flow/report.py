@@ -278,33 +278,34 @@ def code(text):
 
 
 def _scaling_picture(measured):
-    """Area and Fmax over lanes and dot units, with the lines that were fitted."""
+    """Area with the lines that were fitted, Fmax and throughput, over lanes and dot units."""
     shown = {key: points for key in ("dequantizer_lanes", "quantizer_lanes", "scaled_dot_lanes", "matmul_tile_units")
              if len(points := figures.series(measured, key)) > 2}
     if not shown:
         return None
-    figure, panels = _axes(7, 1.2 + 2.1 * len(shown), nrows=len(shown), ncols=2, squeeze=False)
+    figure, panels = _axes(7, 1.2 + 1.9 * len(shown), nrows=len(shown), ncols=3, squeeze=False)
     for row, (key, points) in zip(panels, shown.items(), strict=True):
         start, slope, _ = figures.fit(points)
         x = [point["x"] for point in points]
         row[0].plot(x, [start + slope * one for one in x], color=_COLOURS["muted"], linewidth=1)
-        row[0].plot(x, [point["luts"] for point in points], linestyle="", marker="o", markersize=5, color=_COLOURS["mx"])
+        row[0].plot(x, [point["luts"] for point in points], linestyle="", marker="o", markersize=4, color=_COLOURS["mx"])
         row[0].set_title(figures.SERIES[key][0].replace("`", "").rpartition(",")[0])
-        row[0].set_ylabel("LUT4")
-        row[0].yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:,.0f}"))
-        placed = [(point["x"], point["fmax"]) for point in points if point["fmax"] is not None]
-        row[1].plot([one for one, _ in placed], [speed for _, speed in placed], linewidth=1.2, marker="o", markersize=5,
-                    color=_COLOURS["mx"])
-        row[1].set_ylabel("Fmax, MHz")
-        for axes in row:
+        placed = [point for point in points if point["fmax"] is not None]
+        rates = [point["rate"] / point["luts"] for point in placed]
+        for axes, values in (row[1], [point["fmax"] for point in placed]), (row[2], rates):
+            axes.plot([point["x"] for point in placed], values, linewidth=1.2, marker="o", markersize=4, color=_COLOURS["mx"])
+            axes.set_visible(bool(placed))
+        for axes, words in zip(row, ("LUT4", "Fmax, MHz", "blocks/s and LUT4"), strict=True):
             axes.set_ylim(0)
+            axes.set_ylabel(words)
             axes.set_xlabel(figures.SERIES[key][1])
-            axes.set_xticks(x[-4:])
+            axes.set_xticks(x[-3:])
+            axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:,.0f}"))
             axes.grid(axis="y")
     return _picture(
         figure, "scaling", "How units scale",
-        "LUT4 and Fmax on ECP5 of bare cores with all their pipeline cuts; the lines are least squares. Fmax is the median of "
-        "place and route with several seeds.")
+        "LUT4, Fmax and blocks a second and LUT4 on ECP5 of bare cores with all their pipeline cuts; the lines are least squares. "
+        "Fmax is the median of place and route with several seeds.")
 
 
 def _measured(measured):
