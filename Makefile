@@ -6,7 +6,7 @@ BIN := $(VENV)/bin
 JOBS ?= $(shell nproc 2>/dev/null || echo 1)
 
 .DEFAULT_GOAL := demo
-.PHONY: demo test test-all lint verilog exhaustive readme clean distclean
+.PHONY: demo test test-all lint verilog exhaustive measure readme clean distclean
 
 demo: verilog
 	@$(BIN)/mxforge demo --build-dir $(BUILD)
@@ -27,9 +27,15 @@ verilog: $(VENV)/.demo
 exhaustive: $(VENV)/.demo
 	@$(BIN)/mxforge exhaustive --build-dir $(BUILD)
 
-# The tables of README, from the manifests.
+# The tables of README and docs, from the manifests and what was measured.
 readme: $(VENV)/.demo
-	@$(BIN)/python -m mxforge.flow.tables README.md
+	@$(BIN)/python -m mxforge.flow.tables README.md $(wildcard docs/*.md)
+
+# Figures whose Verilog or tools have changed; `make measure FMAX=` leaves place and route out, ARGS=--all measures all.
+FMAX ?= --fmax
+measure: $(VENV)/.dev
+	@$(BIN)/mxforge measure --build-dir $(BUILD) $(FMAX) $(ARGS)
+	@$(MAKE) --no-print-directory readme
 
 # Keeps .venv; `make distclean` removes that too.
 clean:

@@ -91,7 +91,8 @@ RUN = "run dequantizer --in {} -o r.npz"
     ("emit dequantizer -o mine", "mine has files that mxforge did not emit; -o must be a new or an empty directory"),
     ("emit dequantizer -o file", "file is a file; -o must be a directory"),
     ("emit dequantizer -o file/below", "file is a file; -o must be a directory"),
-    ("emit dequantizer --bare --axi", "--bare and --axi exclude each other"),
+    ("emit dequantizer --bare --axi", "--bare, --streams and --axi exclude each other"),
+    ("emit fp32_multiplier --streams --axi", "--bare, --streams and --axi exclude each other"),
     ("run dequantizer -o r.npz", "Missing option '--in'."),
     (RUN.format("missing.npz"), "missing.npz: No such file or directory"),
     (RUN.format("text.npz"), "text.npz must be an .npz file of arrays, as numpy.savez writes it"),
@@ -183,6 +184,17 @@ def test_emit(mxforge, tmp_path):
     assert mxforge("emit", "dequantize1_fp32", "--target", "bf16")[0] == 0
     manifest = json.loads((tmp_path / "dequantize1_fp32/dequantize1_fp32.json").read_text())
     assert not manifest["streamed"] and manifest["parameters"]["lanes"] == 1 and manifest["parameters"]["target"] == "bf16"
+
+
+def test_an_operator_is_bare_by_its_name(mxforge, tmp_path):
+    assert mxforge("emit", "fp32_multiplier")[0] == mxforge("emit", "fp32_multiplier_fast", "--lanes", "2")[0] == 0
+    manifest = json.loads((tmp_path / "fp32_multiplier/fp32_multiplier.json").read_text())
+    assert list(manifest["ports"]) == ["i", "o"] and manifest["command"] == "mxforge emit fp32_multiplier --bare"
+    fast = tmp_path / "fp32_multiplier_fast"
+    command = json.loads((fast / "fp32_multiplier_fast.json").read_text())["command"]
+    assert command == "mxforge emit fp32_multiplier --stages 8 --lanes 2 --streams --name fp32_multiplier_fast"
+    assert mxforge(*command.split()[1:], "-o", "again")[0] == 0
+    assert (tmp_path / "again/fp32_multiplier_fast.v").read_bytes() == (fast / "fp32_multiplier_fast.v").read_bytes()
 
 
 def test_emit_of_axi_streams(mxforge, tmp_path):

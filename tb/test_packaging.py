@@ -1,4 +1,5 @@
 """Wheel and sdist carry all that users need."""
+import json
 import os
 import subprocess
 import sys
@@ -31,6 +32,7 @@ def test_wheel_holds_each_package_whole(built):
         missing = {f"{package}/{path}" for path in tracked(folder)} - names
         assert not missing, missing
     assert any(name.endswith("licenses/LICENSE") for name in names)
+    assert "mxforge/flow/measured.json" in names
 
 
 def test_sdist_holds_the_project(built):
@@ -45,7 +47,9 @@ def test_wheel_runs_without_the_source(built, tmp_path):
     site = tmp_path / "site"
     with zipfile.ZipFile(built[0]) as wheel:
         wheel.extractall(site)
-    code = "import mxforge, mxgolden, mxbench, mxforge.emit; print(mxforge.__file__, mxgolden.__file__, mxbench.__file__)"
-    found = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, env=os.environ | {"PYTHONPATH": str(site)},
-                           capture_output=True, text=True, check=True).stdout.split()
+    code = ("import mxforge, mxgolden, mxbench, mxforge.emit; print(mxforge.__file__, mxgolden.__file__, mxbench.__file__); "
+            "from mxforge.flow import figures; print(len(figures.document()))")
+    *found, count = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, env=os.environ | {"PYTHONPATH": str(site)},
+                                   capture_output=True, text=True, check=True).stdout.split()
     assert all(path.startswith(str(site)) for path in found), found
+    assert int(count) == len(json.loads((ROOT / "docs" / "measured.json").read_text())) > 0

@@ -91,11 +91,12 @@ def test_units_import_no_host_tools():
                            if isinstance(node, ast.ImportFrom) and node.level), path
 
 
-def test_tables_of_readme_are_made_from_manifests():
-    text = (ROOT / "README.md").read_text()
+def test_tables_are_as_manifests_and_measured_figures_have_them():
+    pages = {path: path.read_text() for path in (ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md")))}
     for name in tables.TABLES:
-        assert f"<!-- table {name}: made by make readme -->" in text
-    assert tables.filled(text) == text, "run: make readme"
+        assert sum(text.count(f"<!-- table {name}: made by make readme -->") for text in pages.values()) == 1, name
+    for path, text in pages.items():
+        assert tables.filled(text) == text, f"{path.name}: run: make readme"
 
 
 def test_tables_are_made():

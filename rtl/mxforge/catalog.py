@@ -88,10 +88,10 @@ def _bare(name, unit, **parameters):
     return Entry(name=name, unit=unit, parameters=parameters, streamed=False)
 
 
-# Every unit under its own name, with its defaults; then configurations of note. Those named after lanes are
+# Every unit under its own name, with its defaults; then configurations of note. Those named after lanes, and operators, are
 # combinational, for comparing areas.
 ENTRIES = {entry.name: entry for entry in (
-    *(_streamed(unit, unit) for unit in UNITS),
+    *(_bare(name, name) if getattr(unit, "is_operator", False) else _streamed(name, name) for name, unit in UNITS.items()),
     _streamed("dequantizer_e5m2_bf16", "dequantizer", element="e5m2", target="bf16", stages=2),
     _streamed("dequantizer_e2m1_fp16", "dequantizer", element="e2m1", target="fp16", lanes=8, stages=1),
     _streamed("dequantizer_mxint8_fp32", "dequantizer", element="mxint8", stages=4, overflow="saturate"),
@@ -109,6 +109,7 @@ ENTRIES = {entry.name: entry for entry in (
     _streamed("dot_accumulator_fused", "dot_accumulator", accumulation="fp32_fused", lanes=8, stages=8, slots=4),
     _streamed("dot_accumulator_chain", "dot_accumulator", accumulation="fp32_chain", a_element="e5m2", lanes=4, stages=12),
     _streamed("dot_accumulator_blackwell", "dot_accumulator", accumulation="blackwell", stages=12, slots=8),
+    _streamed("fp32_multiplier_streamed", "fp32_multiplier"),
     _streamed("fp32_multiplier_fast", "fp32_multiplier", stages=8),
     _streamed("tensor_quantizer_bf16_fast", "tensor_quantizer", source="bf16", stages=12),
     _streamed("tensor_dequantizer_e5m2_bf16", "tensor_dequantizer", element="e5m2", target="bf16", multiplier="trimmed", stages=2),
@@ -131,7 +132,6 @@ ENTRIES = {entry.name: entry for entry in (
     _bare("quantize32_bf16", "quantizer", source="bf16"),
     _bare("dot32_e4m3", "scaled_dot", addend=False),
     _bare("dot8_e4m3_c", "scaled_dot", block_size=8, lanes=8),
-    _bare("fp32_multiplier_core", "fp32_multiplier"),
 )}
 
 

@@ -46,6 +46,7 @@ class _UnitCommand(click.Command):
     """
     def __init__(self, *args, params, **kwargs):
         self._own = [*params, click.Option(["--bare"], is_flag=True, help="The core without streams."),
+                     click.Option(["--streams"], is_flag=True, help="Between streams, where NAME is a bare core."),
                      click.Option(["--axi"], is_flag=True, help="AXI4-Streams, with their port names.")]
         self._argument = click.Argument(["name"], metavar="NAME")
         super().__init__(*args, params=[self._argument, *self._own], **kwargs)
@@ -92,11 +93,11 @@ class _UnitCommand(click.Command):
         if "targets" in ctx.params:
             ctx.params["targets"], given["target"] = _told_apart(ctx.params["targets"], catalog.UNITS[entry.unit])
         parameters = entry.parameters | {name: value for name, value in given.items() if value is not None}
-        bare, axi, _ = (ctx.params.pop(option) for option in ("bare", "axi", "name"))
-        if bare and axi:
-            raise MxforgeError("--bare and --axi exclude each other")
-        ctx.params["entry"] = replace(entry, parameters=parameters, streamed=(entry.streamed or axi) and not bare,
-                                      axi=(entry.axi or axi) and not bare)
+        bare, streams, axi, _ = (ctx.params.pop(option) for option in ("bare", "streams", "axi", "name"))
+        if bare + streams + axi > 1:
+            raise MxforgeError("--bare, --streams and --axi exclude each other")
+        ctx.params["entry"] = replace(entry, parameters=parameters, streamed=(entry.streamed or axi or streams) and not bare,
+                                      axi=(entry.axi or axi) and not bare and not streams)
         self._check(ctx.params["entry"])
         return super().invoke(ctx)
 
@@ -430,6 +431,37 @@ def sweep(entry, varied, output, targets, luts_only, fmax, seeds, jobs, schedule
         click.echo(line)
     if not result.worked:
         raise MxforgeError("no point could be measured")
+
+
+@cli.command(epilog="""\b
+Examples:
+  mxforge measure
+  mxforge measure --fmax
+  mxforge measure "area/*" activity/fp32_multiplier --all -o measured.json""")
+@click.argument("names", nargs=-1, metavar="[NAME]...")
+@click.option("-o", "--output", metavar="FILE", type=click.Path(path_type=Path), default="docs/measured.json",
+              help="The figures, brought up to date.  [docs/measured.json]")
+@click.option("--all", "everything", is_flag=True, help="Also those whose Verilog and tools are the same.")
+@click.option("--fmax", is_flag=True, help="Those by place and route, too: an hour or two. Those named are always.")
+@_workers("the machine's cores")
+@_build_dir
+def measure(names, output, everything, fmax, jobs, scheduler, build_dir):
+    """Bring the measured figures that README and docs state up to date.
+
+    NAME is a figure of the file, or a pattern of such; without, all are looked at. Those are measured whose Verilog or tools have
+    changed. Stopped, it goes on where it was.
+    """
+    with _extra("demo", "mxforge measure"):
+        from .flow import measure
+
+    outcome = measure.run(output, build_dir, patterns=names, everything=everything, routed=fmax, jobs=jobs, scheduler=scheduler,
+                          progress=_progress("{task.description}"), say=_say)
+    for name, why in outcome.failed.items():
+        click.echo(f"Failed: {name}: {why}")
+    left = f", {len(outcome.left)} left for --fmax" if outcome.left else ""
+    click.echo(f"{output}: {len(outcome.measured)} measured, {len(outcome.kept)} up to date{left}")
+    if outcome.failed:
+        raise MxforgeError(f"{len(outcome.failed)} could not be measured")
 
 
 class _DifferenceError(Exception):

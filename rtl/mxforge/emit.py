@@ -161,6 +161,8 @@ def command_of(component, name, reset="sync", init=True):
         words.append("--axi")
     elif not isinstance(component, Streamed | StreamUnit):
         words.append("--bare")
+    elif isinstance(component, Streamed) and component.core.is_operator:
+        words.append("--streams")
     if name != unit:
         words.append(f"--name {name}")
     if not init:

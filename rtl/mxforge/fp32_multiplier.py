@@ -34,6 +34,7 @@ class FP32Multiplier(Unit):
     Latency is ``stages``; one beat a cycle.
     """
     CUTS = "product", "shifted", "coarse", "partials", "rounded", "fine", "operands", "result"
+    is_operator = True
 
     @dataclass(frozen=True, kw_only=True)
     class Parameters(parameters.Parameters):

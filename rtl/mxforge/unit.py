@@ -23,6 +23,8 @@ class Unit(wiring.Component):
     # Sentences for the contract: what its ports' widths and timing don't tell.
     notes = ()
     is_stateful = False
+    # Whether the unit's name means the bare core, which with no stages is combinational.
+    is_operator = False
     cadence = "each"
     interval = 1
 

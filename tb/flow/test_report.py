@@ -34,6 +34,14 @@ def results():
     return results
 
 
+@pytest.fixture(autouse=True)
+def measured(monkeypatch):
+    """The figures that mxforge came with: none, but for tests that put some in."""
+    found = {}
+    monkeypatch.setattr(report.figures, "document", lambda: found)
+    return found
+
+
 class Reader(html.parser.HTMLParser):
     """Checks that each element is closed where it should be, and gathers what a test asks for."""
     VOID = "meta", "link", "br", "img", "wbr"
@@ -147,6 +155,23 @@ def test_copies_without_a_figure(results, tmp_path):
     words = re.sub(r"\s+", " ", " ".join(Reader(page_of(results, tmp_path)).words))
     assert "in MXINT8, 3 tiles: median" in words
     assert "- - 95 45" in words
+
+
+def test_what_was_measured_is_shown(results, tmp_path, measured):
+    assert "The claims, measured" not in page_of(results, tmp_path)
+    for lanes in 1, 2, 4:
+        measured[f"area/dequantizer_lanes_{lanes}"] = {
+            "command": "mxforge synth <x>", "tools": {}, "latency": 4, "beats": {"i": 1},
+            "values": {"ecp5": {"lut4_equivalents": 10 + 70 * lanes, "ffs": 5, "lut_rams": 0}}}
+    measured["fmax/dequantizer_lanes_4"] = {"beats": {"i": 1}, "values": {"median": 250.0, "min": 240.0, "max": 260.0}}
+    measured["area/dequantize1_fp32"] = measured["area/dequantizer_lanes_1"]
+    text = page_of(results, tmp_path)
+    page = Reader(text)
+    words = re.sub(r"\s+", " ", " ".join(page.words))
+    assert "The claims, measured" in words and sum(tag == "svg" for tag, _ in page.elements) == 7
+    assert "10 + 70.0 x lanes" in words and "How units scale" in words
+    assert "E8M0, 1 lane: <code>dequantize1_fp32</code>" in text and "<code>mxforge synth &lt;x&gt;</code>" in text
+    assert not re.search(r"https?:|url\((?!#)", text)
 
 
 def test_little_to_show(tmp_path):

@@ -17,7 +17,7 @@ import numpy as np
 from mxbench import verilator
 from mxbench.manifest import as_streams, dtype_of
 
-__all__ = ["Player", "ProtocolError", "Statistics", "build", "check", "check_waves"]
+__all__ = ["Beats", "Player", "ProtocolError", "Statistics", "build", "check", "check_waves"]
 
 # A module with many instances stays one in C++ too.
 _FLAGS = ("-O3", "--inline-mult", "2000", "--timescale", "1ns/1ns")
@@ -49,7 +49,7 @@ class Statistics:
     output_rate: float
 
 
-class _Beats:
+class Beats:
     """One port's payload: its fields in rows, and its bytes as the Verilated port has them.
 
     A payload of up to 64 bits takes the next power of two of bytes, a wider one whole 32-bit words.
@@ -169,8 +169,8 @@ class Player:
         self._waves_program = waves_program
         self._counted = manifest["cadence"] not in ("some", "elastic")
         prefix = "__payload" if manifest["streamed"] else ""
-        self._inputs = _Beats(manifest["ports"][f"i{prefix}"], manifest["beats"]["i"])
-        self._outputs = _Beats(manifest["ports"][f"o{prefix}"], manifest["beats"]["o"])
+        self._inputs = Beats(manifest["ports"][f"i{prefix}"], manifest["beats"]["i"])
+        self._outputs = Beats(manifest["ports"][f"o{prefix}"], manifest["beats"]["o"])
         self._rows_per_chunk = max(1, _PACKED_BYTES // max(
             self._inputs.size * self._inputs.beats, self._outputs.size * self._outputs.beats))
         self.last = None
@@ -326,7 +326,7 @@ def check(manifest, inputs):
     """
     manifest = as_streams(manifest)
     port = manifest["ports"]["i__payload" if manifest["streamed"] else "i"]
-    rows, _ = _Beats(port, manifest["beats"]["i"]).check(inputs)
+    rows, _ = Beats(port, manifest["beats"]["i"]).check(inputs)
     return {field["name"]: rows[field["name"]].astype(dtype_of(field["width"]), copy=False) for field in port["fields"]}
 
 

@@ -18,6 +18,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import FixedLocator, FuncFormatter, MaxNLocator, NullLocator
 
 from .. import __version__
+from . import figures
 
 __all__ = ["copies", "decibels", "findings", "percent", "projection", "write"]
 
@@ -271,6 +272,50 @@ def _copies_picture(results):
         "all figures.")
 
 
+def code(text):
+    """Plain text whose parts between backticks are code."""
+    return Markup(re.sub(r"`([^`]*)`", r"<code>\1</code>", str(Markup.escape(text))))
+
+
+def _scaling_picture(measured):
+    """Area with the lines that were fitted, Fmax and throughput, over lanes and dot units."""
+    shown = {key: points for key in ("dequantizer_lanes", "quantizer_lanes", "scaled_dot_lanes", "matmul_tile_units")
+             if len(points := figures.series(measured, key)) > 2}
+    if not shown:
+        return None
+    figure, panels = _axes(7, 1.2 + 1.9 * len(shown), nrows=len(shown), ncols=3, squeeze=False)
+    for row, (key, points) in zip(panels, shown.items(), strict=True):
+        start, slope, _ = figures.fit(points)
+        x = [point["x"] for point in points]
+        row[0].plot(x, [start + slope * one for one in x], color=_COLOURS["muted"], linewidth=1)
+        row[0].plot(x, [point["luts"] for point in points], linestyle="", marker="o", markersize=4, color=_COLOURS["mx"])
+        row[0].set_title(figures.SERIES[key][0].replace("`", "").rpartition(",")[0])
+        placed = [point for point in points if point["fmax"] is not None]
+        rates = [point["rate"] / point["luts"] for point in placed]
+        for axes, values in (row[1], [point["fmax"] for point in placed]), (row[2], rates):
+            axes.plot([point["x"] for point in placed], values, linewidth=1.2, marker="o", markersize=4, color=_COLOURS["mx"])
+            axes.set_visible(bool(placed))
+        for axes, words in zip(row, ("LUT4", "Fmax, MHz", "blocks/s and LUT4"), strict=True):
+            axes.set_ylim(0)
+            axes.set_ylabel(words)
+            axes.set_xlabel(figures.SERIES[key][1])
+            axes.set_xticks(x[-3:])
+            axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:,.0f}"))
+            axes.grid(axis="y")
+    return _picture(
+        figure, "scaling", "How units scale",
+        "LUT4, Fmax and blocks a second and LUT4 on ECP5 of bare cores with all their pipeline cuts; the lines are least squares. "
+        "Fmax is the median of place and route with several seeds.")
+
+
+def _measured(measured):
+    """What was measured of the claims, for the template."""
+    tables = {name: figures.TABLES[name](measured) for name in ("contrast", "activity", "scales", "outliers", "named", "fits")}
+    words = {name: list(figures.WORDS[name](measured)) for name in ("contrast_words", "accuracy_words", "outlier_words",
+                                                                    "claims_origins")}
+    return {"tables": tables, "words": words, "picture": _scaling_picture(measured)}
+
+
 def _octave_axis(axis):
     """Marks of an axis in octaves."""
     axis.set_major_formatter(FuncFormatter(lambda value, _: power(round(value)) if value else "1"))
@@ -437,15 +482,17 @@ def _page(results, outlier):
     environment = jinja2.Environment(
         loader=jinja2.FunctionLoader(lambda name: resources.files(__package__).joinpath("templates", name).read_text()),
         autoescape=True, trim_blocks=True, lstrip_blocks=True, undefined=jinja2.StrictUndefined)
-    environment.filters |= {"decibels": decibels, "size": size, "count": count, "breakable": breakable}
+    environment.filters |= {"decibels": decibels, "size": size, "count": count, "breakable": breakable, "code": code}
     environment.globals |= {"percent": percent, "nan": math.isnan, "projection": projection}
     with matplotlib.rc_context(_STYLE):
         pictures = [draw(results) for draw in (_sqnr_picture, _size_picture, _error_picture, _scales_picture)]
         example = _example_picture(results, outlier)
         two_copies = _copies_picture(results)
+        costs = _measured(measured) if (measured := figures.document()) else None
     return environment.get_template("report.html.j2").render(
         results=results, version=__version__, findings=findings(results), pictures=[picture for picture in pictures if picture],
-        example=example, examples=_examples(results, outlier), copies=two_copies, copied=_copied_elements(results))
+        example=example, examples=_examples(results, outlier), copies=two_copies, copied=_copied_elements(results),
+        costs=costs)
 
 
 def _replace(path, text):

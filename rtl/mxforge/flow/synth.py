@@ -27,8 +27,8 @@ from ..errors import MxforgeError
 from .files import replacing
 from .jobs import Failure, Job, Workers
 
-__all__ = ["COLUMNS", "TARGETS", "Call", "Store", "area", "cells_of", "check_options", "fmax", "measure", "path_words", "run_calls",
-           "summary", "wrapper"]
+__all__ = ["COLUMNS", "TARGETS", "Call", "Store", "area", "cells_of", "check_options", "fmax", "measure", "netlist", "path_words",
+           "run_calls", "summary", "tools_of", "version_of", "wrapper"]
 
 # Results of an older form are made anew.
 _FORM = 1
@@ -74,7 +74,8 @@ COLUMNS = {"luts": "LUTs", "carries": "carries", "lut4_equivalents": "LUT4 equiv
            "ffs": "FFs", "dsps": "DSPs", "brams": "BRAMs", "nand2": "NAND2 equivalents", "depth": "depth"}
 
 
-def _version(package):
+def version_of(package):
+    """``MxforgeError`` if it isn't installed."""
     try:
         return importlib.metadata.version(package)
     except importlib.metadata.PackageNotFoundError:
@@ -83,7 +84,7 @@ def _version(package):
 
 def tools_of(target, is_routed):
     """The packages that a job runs and their versions; ``MxforgeError`` if one is missing."""
-    return {package: _version(package) for package in ("pyosys", *TARGETS[target].router[:is_routed])}
+    return {package: version_of(package) for package in ("pyosys", *TARGETS[target].router[:is_routed])}
 
 
 def check_options(targets, luts_only=False, is_routed=False):
@@ -138,6 +139,11 @@ def cells_of(netlist, top):
     """The cells of the module ``top`` of a netlist (as Yosys writes it in JSON), by name."""
     # The others are of a hierarchy that was dissolved.
     return {name: cell for name, cell in netlist["modules"][top]["cells"].items() if cell["type"] != "$scopeinfo"}
+
+
+def netlist(text, top, target, luts_only=False):
+    """The netlist, as Yosys writes it in JSON, that `area` counts the cells of."""
+    return json.loads(_mapped(text, _area_script(top, target, luts_only))["netlist"])
 
 
 def area(text, top, target, luts_only=False):

@@ -1,15 +1,18 @@
-"""Tables of README, written from the manifests: ``make readme`` puts them in, a test compares."""
+"""Tables of README and docs, from the manifests and from what was measured: ``make readme`` puts them in, a test compares."""
 # amaranth: UnusedElaboratable=no
+import functools
 import re
 import sys
 from pathlib import Path
 
 from .. import catalog
 from ..emit import extent, manifest_of, option_of
+from . import figures
 
 __all__ = ["TABLES", "filled", "latencies", "ports"]
 
 
+@functools.cache
 def _manifests():
     return {name: manifest_of(entry.component(), name) for name, entry in catalog.ENTRIES.items()}
 
@@ -17,7 +20,6 @@ def _manifests():
 def _markdown(header, rows):
     lines = [header, ["---"] * len(header), *rows]
     return "".join(f"| {' | '.join(map(str, line))} |\n" for line in lines)
-
 
 
 def _payload(port):
@@ -34,7 +36,8 @@ def ports():
     rows = []
     for name, manifest in _manifests().items():
         if name in catalog.UNITS:
-            rows.append([f"`{name}`", *(_payload(manifest["ports"][f"{side}__payload"]) for side in "io")])
+            ports = manifest["ports"]
+            rows.append([f"`{name}`", *(_payload(ports.get(f"{side}__payload") or ports[side]) for side in "io")])
     return _markdown(["Unit", "`i__payload`: fields and bits", "`o__payload`"], rows)
 
 
@@ -50,7 +53,16 @@ def latencies():
     return _markdown(["Entry", "Ports", "Latency", "Interval", "Beats in : out", "Configuration"], rows)
 
 
-TABLES = {"ports": ports, "latencies": latencies}
+def _measured(table):
+    return lambda: _markdown(*table(figures.document()))
+
+
+def _said(words):
+    return lambda: "".join(f"* {sentence}\n" for sentence in words(figures.document()))
+
+
+TABLES = {"ports": ports, "latencies": latencies, **{name: _measured(table) for name, table in figures.TABLES.items()},
+          **{name: _said(words) for name, words in figures.WORDS.items()}}
 
 
 def filled(text):

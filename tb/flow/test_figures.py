@@ -1,0 +1,146 @@
+"""What tables and sentences make of figures, of which some may be missing."""
+import json
+
+import pytest
+
+from mxforge.flow import figures
+
+
+def area(ecp5=None, gates=None, **facts):
+    values = {"ecp5": ecp5} if ecp5 else {}
+    return {"command": "mxforge synth x", "tools": {"pyosys": "0.70"}, "latency": 4, "ports": "bare", "beats": {"i": 1, "o": 1},
+            "verilog_sha256": "ab" * 32, "values": values | ({"gates": gates} if gates else {}), **facts}
+
+
+def speed(median, beats=1):
+    return {"command": "mxforge synth x --fmax", "tools": {"pyosys": "0.70"}, "seeds": [1, 2, 3], "latency": 4,
+            "beats": {"i": beats, "o": 1}, "verilog_sha256": "cd" * 32,
+            "values": {"device": "d", "median": median, "min": median - 10, "max": median + 5, "each": []}}
+
+
+def switching(**streams):
+    return {"command": "mxforge measure x", "tools": {}, "values": {"source": "s"} | {
+        name: {"gates": 100, "vectors": 50, "lanes": 2, "toggles": toggles, "driven": 2 * toggles}
+        for name, toggles in streams.items()}}
+
+
+@pytest.fixture
+def some():
+    lut = {"lut4_equivalents": 100, "luts": 90, "depth": 7, "ffs": 11, "dsps": 0, "lut_rams": 2}
+    found = {
+        "area/dequantize1_fp32": area(lut, {"nand2": 250.0, "depth": 20}),
+        "area/fp32_multiplier": area(lut | {"lut4_equivalents": 2600}, {"nand2": 6000.0, "depth": 90}),
+        "dsp/fp32_multiplier": area(lut | {"lut4_equivalents": 300, "dsps": 4}),
+        "fmax/fp32_multiplier_pipelined": speed(150.0),
+        "area/one_fast": area(lut | {"lut4_equivalents": 1000}, ports="streams"), "fmax/one_fast": speed(200.0, beats=4),
+        "activity/dequantize1_fp32": switching(e8m0=1230), "activity/fp32_multiplier": switching(fp32=50000, tensor=40000),
+        "accuracy/weights": {"command": "mxforge measure accuracy/weights", "tools": {"numpy": "2"}, "values": {
+            "source": "a model", "tensors": 2, "matrices": 1, "values": 3200, "nonzero": 3000, "blocks": 100,
+            "equal": 0.1, "better": {"mx": 0, "fp8": 1},
+            "scale_bytes": {"e8m0_32": 100, "fp32_32": 400, "fp32_128": 100, "fp32_tensor": 8},
+            "mx": {"sqnr": 31.5, "zeroed": 3}, "fp8": {"sqnr": 31.6, "zeroed": 30}}},
+        "accuracy/outliers": {"command": "x", "tools": {}, "values": {"source": "a model", "matrix": "m", "rows": [
+            {"octaves": octaves, "mx": {"sqnr": 31.0, "zeroed": 0.01}, "fp8": {"sqnr": sqnr, "zeroed": share}}
+            for octaves, sqnr, share in ((0, 31.0, 0.02), (8, 30.5, 1.0), (12, 18.4, 18.0))], "activations": None}},
+    }
+    for lanes in 1, 2, 4, 8:
+        found[f"area/scaled_dot_lanes_{lanes}"] = area(lut | {"lut4_equivalents": 50 + 25 * lanes})
+    found["fmax/scaled_dot_lanes_8"] = speed(100.0, beats=4)
+    return found
+
+
+def rows(name, found):
+    headings, lines = figures.TABLES[name](found)
+    assert all(len(line) == len(headings) and all(isinstance(cell, str) for cell in line) for line in lines)
+    return {line[0]: line[1:] for line in lines}
+
+
+@pytest.mark.parametrize("name", figures.TABLES)
+def test_tables_have_what_is_there(name, some):
+    rows(name, {})
+    rows(name, some)
+    assert figures.TABLES[name].__doc__
+
+
+@pytest.mark.parametrize("name", figures.WORDS)
+def test_words_of_nothing(name):
+    assert all("None" not in line for line in figures.WORDS[name]({}))
+
+
+def test_named(some):
+    table = rows("named", some)
+    assert table["`dequantize1_fp32`"][:2] == ["100 / 250", "7 / 20"]
+    assert table["`dot32_e4m3`"] == ["-", "-", "MX-for-FPGA 7,938 / 23,300", "6,191 / 25,200", "6,000 / 24,000", "5,650 / 21,000"]
+
+
+def test_fast(some):
+    # 200 MHz, four beats a block, 1,000 LUT4.
+    assert rows("fast", some) == {"`one_fast`": ["streams", "4", "1,000", "11", "200.0 (190.0 to 205.0)", "50,000"]}
+
+
+def test_contrast(some):
+    table = rows("contrast", some)
+    assert table["any FP32 by any, 1 lane: `fp32_multiplier`"] == [
+        "2,600", "300 + 4", "6,000", "7 / 90", "-", "150.0 (140.0 to 155.0)", "4"]
+    first, *others = figures.WORDS["contrast_words"](some)
+    assert first == "An FP32 multiplier is 26.0 times a lane that adds exponents in LUT4, 24.0 times in NAND2."
+    assert all("- times" in line for line in others)
+
+
+def test_activity(some):
+    table = figures.TABLES["activity"](some)[1]
+    assert table[0] == ["E8M0, 1 lane", "E8M0 for each block", "100", "12.3", "24.6"]
+    assert [line[3] for line in table] == ["12.3", "500.0", "400.0"]
+
+
+def test_scales(some):
+    table = rows("scales", some)
+    assert table["E8M0, a byte for 32 values"] == ["100", "0.25000", "3.12 %"]
+    assert table["FP32, for a tensor"] == ["8", "0.02000", "0"]
+
+
+def test_accuracy_and_outliers(some):
+    said = " ".join(figures.WORDS["accuracy_words"](some))
+    assert "SQNR of 31.50 dB with MXFP8 and 31.60 dB" in said and "better by more than 0.1 dB in 0, worse in 1" in said
+    assert "MXFP8 is not the more precise" in said and "0.1 % of the nonzero values with MXFP8 (3), 1 % with one" in said
+    some["accuracy/weights"]["values"]["better"] = {"mx": 5, "fp8": 1}
+    assert "not the more precise" not in " ".join(figures.WORDS["accuracy_words"](some))
+    said = " ".join(figures.WORDS["outlier_words"](some))
+    assert "Up to 2^8 E4M3's own exponents take it. At 2^12 one scale for the tensor leaves 18.4 dB and makes 18.0 % zero" in said
+    assert rows("outliers", some)["2^12"] == ["31.00", "18.40", "0.01", "18.0"]
+    for row in some["accuracy/outliers"]["values"]["rows"]:
+        row["fp8"]["sqnr"] = 30.0
+    assert len(list(figures.WORDS["outlier_words"](some))) == 1
+
+
+def test_played():
+    found = {"played/quantizer": {"values": {"blocks": 10, "blocks_per_second": 1234567, "cores": 2}}}
+    assert rows("played", found) == {"`quantizer`": ["1,234,567"]}
+
+
+def test_lines_through_series(some):
+    points = figures.series(some, "scaled_dot_lanes")
+    assert [point["x"] for point in points] == [1, 2, 4, 8] and points[3]["rate"] == 25e6 and points[0]["rate"] is None
+    start, slope, off = figures.fit(points)
+    assert (start, slope) == pytest.approx((50, 25)) and off == pytest.approx([0] * 4)
+    assert rows("fits", some) == {figures.SERIES["scaled_dot_lanes"][0]: ["50 + 25.0 x lanes", "0 %", "1, 2, 4, 8"]}
+    some["area/scaled_dot_lanes_1"]["values"]["ecp5"]["lut4_equivalents"] = 150
+    assert rows("fits", some)[figures.SERIES["scaled_dot_lanes"][0]][1] != "0 %"
+    assert rows("scaled_dot_lanes", some)["8"][-3:] == ["100.0", "25.0", "100,000"]
+    # The tile's blocks are those of all its dot units, the dequantizer's are whole ones.
+    for subject in "matmul_tile_units_4", "dequantizer_lanes_8":
+        some |= {f"area/{subject}": some["area/scaled_dot_lanes_8"], f"fmax/{subject}": speed(100.0)}
+    assert figures.series(some, "matmul_tile_units")[0]["rate"] == 400e6
+    assert figures.series(some, "dequantizer_lanes")[0]["rate"] == 25e6
+
+
+def test_origins(some):
+    said = list(figures.WORDS["claims_origins"](some))
+    assert "fmax/fp32_multiplier_pipelined: `mxforge synth x --fmax`, Verilog cdcdcdcdcdcd; pyosys 0.70, seeds 1 2 3" in said
+    assert "accuracy/weights: `mxforge measure accuracy/weights`; numpy 2" in said
+    assert not any(line.startswith("area/one_fast") for line in said)
+
+
+def test_the_document_is_found():
+    found = figures.document()
+    assert found == json.loads(json.dumps(found)) and all("values" in record for record in found.values())
