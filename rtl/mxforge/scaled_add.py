@@ -29,35 +29,41 @@ def shift_cuts(width):
     return tuple(f"shift{1 << k}" for k in reversed(range((width - 1).bit_length())))
 
 
-def normalize_at_most(m, cut, value, fill, limit, rest, name):
-    """``value`` moved left until its top bit is set, but at most ``limit`` places, ``fill`` entering from the right.
+def normalize_at_most(m, cut, value, fill, limit, keep, rest, name):
+    """The top ``keep`` bits of ``value`` moved left until its top bit is set, but at most ``limit`` places; ``fill`` enters
+    from the right.
 
-    Returns ``(value, fill, limit, places, rest)`` behind :func:`shift_cuts` of the width; ``rest`` is any view that goes along.
-    Each step tests the top part of what the one before left, and compares with the limit on the way: once the limit has had
-    a bit that was not used, it can't be reached any more.
+    Returns ``(value, unlike, fill, limit, places, rest)`` behind :func:`shift_cuts` of the width; ``unlike``: a bit below
+    is not ``fill``; ``rest`` is any view that goes along. Each step tests the top part of what the one before left, and
+    compares with the limit on the way: once the limit has had a bit that was not used, it can't be reached any more. What
+    the steps to come can't bring up to the kept bits is left behind.
     """
-    width = len(value)
-    steps = (width - 1).bit_length()
+    steps = (len(value) - 1).bit_length()
     free = any_bit(limit[steps:])
+    unlike = C(0, 1)
     taken = []
-    for k, cut_name in zip(reversed(range(steps)), shift_cuts(width), strict=True):
-        step = 1 << k
+    for k, cut_name in zip(reversed(range(steps)), shift_cuts(len(value)), strict=True):
+        step, width = 1 << k, len(value)
         empty = ~any_bit(value[width - step:])
         take = Signal(name=f"{name}_take{step}")
         m.d.comb += take.eq(empty & (free | limit[k]))
         free = free | (limit[k] & ~empty)
-        value = Mux(take, Cat(fill.replicate(step), value[:width - step]), value)
+        # After a step that is taken, these are fill.
+        behind = max(0, width - (keep + step - 1))
+        unlike = unlike | (~take & any_bit(value[:behind] ^ fill.replicate(behind)))
+        value = Mux(take, Cat(fill.replicate(step), value[:width - step]), value)[behind:]
         crossing = data.StructLayout({
-            "value": width, "fill": 1, "limit": len(limit), "free": 1, "taken": len(taken) + 1, "rest": rest.shape()})
+            "value": len(value), "unlike": 1, "fill": 1, "limit": len(limit), "free": 1, "taken": len(taken) + 1,
+            "rest": rest.shape()})
         state = Signal(crossing, name=f"{name}_shift{step}")
         m.d.comb += [
-            state.value.eq(value), state.fill.eq(fill), state.limit.eq(limit), state.free.eq(free),
+            state.value.eq(value), state.unlike.eq(unlike), state.fill.eq(fill), state.limit.eq(limit), state.free.eq(free),
             state.taken.eq(Cat(take, *taken)), state.rest.eq(rest),
         ]
         state = cut(cut_name, state, name)
-        value, fill, limit, free, rest = state.value, state.fill, state.limit, state.free, state.rest
+        value, unlike, fill, limit, free, rest = state.value, state.unlike, state.fill, state.limit, state.free, state.rest
         taken = list(state.taken)
-    return value, fill, limit, Cat(*taken), rest
+    return value, unlike, fill, limit, Cat(*taken), rest
 
 
 class Numbers:
@@ -110,20 +116,19 @@ def round_sum(m, cut, target, window, total, carry, lost, limit, flags, name, *,
     digits = Cat(tail, total[:-1] ^ negative.replicate(len(total) - 1))
     digits = Cat(digits, C(0, window + 1 - len(digits)))
     rest = Signal(data.StructLayout({"sign": 1, "is_lost": 1, "flags": Numbers.layout}), name=f"{name}_rest")
-    m.d.comb += [rest.sign.eq(negative), rest.is_lost.eq(lost), rest.flags.eq(flags)]
-    digits, tail, limit, places, rest = normalize_at_most(m, cut, digits, tail, limit, rest, name)
+    # What is negative with no digits, no tail and nothing lost is an exact zero.
+    m.d.comb += [rest.sign.eq(negative & (any_bit(digits) | lost)), rest.is_lost.eq(lost), rest.flags.eq(flags)]
+    keep = target.significand_width + 1
+    digits, unlike_tail, tail, limit, places, rest = normalize_at_most(m, cut, digits, tail, limit, keep, rest, name)
 
-    below = window + 1 - target.significand_width
-    kept, guard, low = digits[below:], digits[below - 1], digits[:below - 1]
-    unlike_tail = Signal(name=f"{name}_unlike_tail")
+    guard, kept = digits[0], digits[1:]
     up = Signal(name=f"{name}_up")
-    m.d.comb += unlike_tail.eq(any_bit(low ^ tail.replicate(len(low))))
     if truncate:
         m.d.comb += up.eq(tail & guard & ~unlike_tail)
-        is_zero = ~(any_bit(kept) | up)
+        sign = rest.sign & (any_bit(kept) | up)
     else:
         m.d.comb += up.eq(Mux(tail, guard | (~unlike_tail & kept[0]), guard & (unlike_tail | rest.is_lost | kept[0])))
-        is_zero = ~(any_bit(kept) | guard | unlike_tail | tail)
+        sign = rest.sign
     exponent = Signal(len(limit), name=f"{name}_exponent")
     magnitude = Signal(target.mantissa_width + len(limit) + 1, name=f"{name}_magnitude")
     hidden = C(0, target.mantissa_width), kept[-1]
@@ -132,7 +137,7 @@ def round_sum(m, cut, target, window, total, carry, lost, limit, flags, name, *,
         exponent.eq(Mux(kept[-1], limit - places, 0)),
         magnitude.eq((Cat(C(1, 1), kept[:-1], exponent) + Cat(up, *hidden))[1:]),
     ]
-    return pack(m, target, rest.sign & ~is_zero, magnitude, rest.flags, name)
+    return pack(m, target, sign, magnitude, rest.flags, name)
 
 
 class ScaledAdd:
@@ -141,7 +146,7 @@ class ScaledAdd:
     The integer is signed, of ``sum_width`` bits; ``c`` is FP32. Only an exactly zero sum gives +0; a nonzero negative one
     that rounds to zero gives -0.
 
-    Why a window is enough. W is the integer's magnitude width, 23 at least, C's significand 24 bits. Both stand in a
+    Why a window is enough. W is the integer's magnitude width, 24 at least, C's significand 24 bits. Both stand in a
     window whose last place has an exponent chosen by where C's last place lies, d places above the integer's.
 
     * far, d >= W + 2: the window's last place is W + 2 below C's. The integer stands there as if it were as near as that,
@@ -155,7 +160,7 @@ class ScaledAdd:
       significand of 24 bits and the guard bit end within the window. With a zero integer C would lose bits, so a zero
       integer counts as far.
 
-    W of 23 at least makes the window hold C below, and reach up to 2**-126 in each case. Without C only the integer's place
+    W of 24 at least makes the window hold C below, and reach up to 2**-126 in each case. Without C only the integer's place
     against the last subnormal counts, as in the first case with C = 0.
 
     Negative numbers stand in one's complement: C's missing 1, if nothing of C is lost, is left over by the window's adder,
@@ -171,12 +176,22 @@ class ScaledAdd:
 
     @property
     def _width(self):
-        return max(self._sum_width - 1, FP32.mantissa_width)
+        return max(self._sum_width - 1, FP32.significand_width)
 
     @property
     def _window(self):
-        """Bits of the sum's magnitude, from C's hidden bit at its highest place down."""
-        return self._width + 2 + FP32.significand_width
+        """Bits of the sum's magnitude, from its highest place or C's hidden bit there down."""
+        return self._width + (2 + FP32.significand_width if self._addend else self._below)
+
+    @property
+    def _right(self):
+        """So many places, a power of two, leave no more than something lost of a number at the window's top."""
+        return 1 << self._target.significand_width.bit_length()
+
+    @property
+    def _below(self):
+        """Places below the integer that such a way to the right needs, for what the way back may bring up again."""
+        return max(0, self._right + self._target.significand_width - self._width)
 
     @property
     def shift_cuts(self):
@@ -188,15 +203,22 @@ class ScaledAdd:
 
     def places(self, m, scales, c, name="places"):
         """Where C stands, from the scales and C alone: a view for :meth:`result`, so that it can be had early."""
+        # The exponent field of a one at the window's top where the last place is the integer's, minus one.
+        level = self._width + self._lsb_exponent - (103 if self._addend else 129)
+        if c is None:
+            result = Signal(data.StructLayout({"is_low": 1, "limit": 10}), name=name)
+            limit = Signal(signed(11), name=f"{name}_limit")
+            fine = self._right.bit_length() - 1
+            # Moved right, it has as many places more; fewer than none are none.
+            m.d.comb += [
+                limit.eq(scales.code + level),
+                result.is_low.eq(limit[-1]),
+                result.limit.eq(Mux(~limit[-1], limit, limit[:fine] & limit[fine:].all().replicate(fine))),
+            ]
+            return result
         layout = data.StructLayout({
             "is_far": 1, "is_below": 1, "position": (self._window + FP32.significand_width - 1).bit_length(), "limit": 10})
         result = Signal(layout, name=name)
-        # The exponent field of a one at the window's top where the last place is the integer's, minus one.
-        level = self._width + self._lsb_exponent - 103
-        if c is None:
-            limit = Signal(signed(11), name=f"{name}_limit")
-            m.d.comb += [limit.eq(scales.code + level), result.limit.eq(Mux(limit < 0, 0, limit))]
-            return result
         below = FP32.significand_width + 1
         distance = Signal(signed(11), name=f"{name}_distance")
         is_far = distance >= self._width + 2
@@ -220,9 +242,24 @@ class ScaledAdd:
         if self._addend:
             total, carry, limit, lost, flags = self._sum(m, cut, total, carry, places, c, flags, name)
         else:
-            limit, lost = places.limit, Const(0, 1)
+            limit = places.limit
+            total, lost = self._at_top(m, total, carry, places.is_low, name)
 
         return round_sum(m, cut, target, window, total, carry, lost, limit, flags, name)
+
+    def _at_top(self, m, total, carry, is_low, name):
+        """``(total, lost)``: the integer in the window, at its top; but further right where that is below normal numbers."""
+        below, right = self._below, self._right
+        top = Signal(signed(self._width + 1), name=f"{name}_top")
+        moved = Signal(signed(self._window + 1), name=f"{name}_moved")
+        lost = Signal(name=f"{name}_lost")
+        m.d.comb += [
+            top.eq(total),
+            # A carry runs through ones, and is due at their end.
+            moved.eq(Mux(is_low, top >> (right - below), Cat(carry.replicate(below), top).as_signed())),
+            lost.eq(is_low & any_bit(top[:right - below] ^ carry.replicate(right - below))),
+        ]
+        return moved, lost
 
     def _sum(self, m, cut, total, carry, places, c, flags, name):
         """``(total, carry, limit, lost, flags)``: both in the window, behind the cuts of an addend."""
