@@ -8,6 +8,7 @@ from amaranth.utils import ceil_log2
 from . import parameters
 from .arith import tree_max
 from .block_amax import level_cuts, magnitude_of, running_max
+from .block_cast import BlockCaster
 from .element_cast import RANDOM_WIDTH, Caster
 from .formats import E8M0, ELEMENTS, WIDES, IntegerFormat
 from .pipeline import Cuts, burst, delay
@@ -92,12 +93,22 @@ class Quantizer(Unit):
             return self.block_size // self.lanes
 
         @property
+        def block_caster(self):
+            """What compares and casts at once, or None where it can't serve."""
+            source, element = WIDES[self.source], ELEMENTS[self.element]
+            if self.beats > 1 or not BlockCaster.serves(source, element, self.scale_rule, self.nan_policy, self.rounding):
+                return None
+            return BlockCaster(source, element, rule_and_caster(self)[0])
+
+        @property
         def latency(self):
             # With several beats the largest key is held, for as long as they take.
             return self.stages + (self.beats > 1)
 
         @property
         def cuts(self):
+            if self.block_caster:
+                return self.block_caster.cuts
             levels = level_cuts(self.lanes)
             return ("scale", "shifted", *levels[:1], "difference", "rounded", *levels[1:2], "keys", *levels[2:], "base", "result")
 
@@ -128,8 +139,12 @@ class Quantizer(Unit):
         m = Module()
         p = self.parameters
         cut = Cuts(m, p.cuts, p.stages)
-        levels = level_cuts(p.lanes)
+        if p.block_caster:
+            scale, codes = p.block_caster.result(m, cut, [self.i.values[lane] for lane in range(p.lanes)])
+            m.d.comb += [self.o.scale.eq(scale), Cat(self.o.elements).eq(Cat(codes))]
+            return m
 
+        levels = level_cuts(p.lanes)
         rule, caster = rule_and_caster(p)
         keys, waiting = decoded_lanes(m, cut, self.i, p, rule, caster)
         key = tree_max(m, keys, lambda level, n, value: cut(f"level_{level}", value, f"{n}"))
