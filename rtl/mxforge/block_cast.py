@@ -51,8 +51,9 @@ class BlockCaster:
     @property
     def cuts(self):
         """Names of the cuts, most useful first."""
-        names = ("level_7", "base", "level_3", "level_5", "level_1", "level_9", "places", "level_2", "level_4", "level_6", "level_8",
-                 "scale", "difference", "shifted", "rounded", "keys", "result")
+        names = (
+            "level_7", "base", "level_3", "level_5", "level_1", "level_9", "places", "level_2", "level_4", "level_6", "level_8",
+            "scale", "difference", "shifted", "rounded", "keys", "result")
         return tuple(name for name in names if name != "level_9" or self._rule.key_width == 9)
 
     def result(self, m, cut, values):
@@ -102,17 +103,19 @@ class BlockCaster:
                 alive.eq(held["alive"] & (bits | ~best.replicate(count))),
             ]
             if level <= shared:
+                # One less so far: a zero where the largest has its first one more, then ones where it has zeros.
+                bests = best.replicate(count)
                 seconds = Signal(count, name=f"seconds{level}")
-                m.d.comb += seconds.eq((held["alive"] & ~bits & best.replicate(count)) | (held["seconds"] & bits & ~best.replicate(count)))
+                m.d.comb += seconds.eq((held["alive"] & ~bits & bests) | (held["seconds"] & bits & ~bests))
                 held["seconds"] = seconds
             held |= {f"best{n}": best, "alive": alive}
             if level != shared + 1:
                 del held[f"keys{n}"]
-            if level == shared:
-                held["leaders"] = alive
-                self._start_normalizing(m, held, count)
             held = _across(cut, f"level_{level}", held)
-            if level == shared + 1:
+            if level == shared:
+                held["leaders"] = held["alive"]
+                self._start_normalizing(m, held, count)
+            elif level == shared + 1:
                 self._normalize(m, held, count)
                 del held[f"keys{n}"]
         del held["alive"]
