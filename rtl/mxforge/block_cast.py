@@ -53,8 +53,8 @@ class BlockCaster:
         """Names of the cuts, most useful first."""
         names = (
             "level_7", "base", "level_3", "level_5", "level_1", "level_9", "places", "level_2", "level_4", "level_6", "level_8",
-            "scale", "difference", "shifted", "rounded", "keys", "result")
-        return tuple(name for name in names if name != "level_9" or self._rule.key_width == 9)
+            "scale", "difference", "shifted", "rounded", "keys", *(f"best_{level}" for level in range(1, 10)), "result")
+        return tuple(name for name in names if self._rule.key_width == 9 or not name.endswith("_9"))
 
     def result(self, m, cut, values):
         """``(scale, codes)`` of a block of bits of the source."""
@@ -95,29 +95,32 @@ class BlockCaster:
         held |= {"alive": Const(-1, count), "seconds": Const(0, count)}
         for level in range(1, key_width + 1):
             n = key_width - level
-            bits = held[f"keys{n}"]
-            alive = Signal(count, name=f"alive{level}")
             best = Signal(name=f"best{n}")
-            m.d.comb += [
-                best.eq((held["alive"] & bits).any()),
-                alive.eq(held["alive"] & (bits | ~best.replicate(count))),
-            ]
+            m.d.comb += best.eq((held["alive"] & held[f"keys{n}"]).any())
+            held = _across(cut, f"best_{level}", held | {f"best{n}": best})
+            if level == shared + 1:
+                self._start_normalizing(m, held, count)
+            elif level == shared + 2:
+                self._put_exponents(m, held, count)
+                del held[f"keys{n + 1}"]
+
+            bits, bests = held[f"keys{n}"], held[f"best{n}"].replicate(count)
+            alive = Signal(count, name=f"alive{level}")
+            m.d.comb += alive.eq(held["alive"] & (bits | ~bests))
             if level <= shared:
                 # One less so far: a zero where the largest has its first one more, then ones where it has zeros.
-                bests = best.replicate(count)
                 seconds = Signal(count, name=f"seconds{level}")
                 m.d.comb += seconds.eq((held["alive"] & ~bits & bests) | (held["seconds"] & bits & ~bests))
                 held["seconds"] = seconds
-            held |= {f"best{n}": best, "alive": alive}
+            held["alive"] = alive
             if level != shared + 1:
                 del held[f"keys{n}"]
             held = _across(cut, f"level_{level}", held)
             if level == shared:
                 held["leaders"] = held["alive"]
-                self._start_normalizing(m, held, count)
+                self._find_subnormals(m, held, count)
             elif level == shared + 1:
                 self._normalize(m, held, count)
-                del held[f"keys{n}"]
         del held["alive"]
         return Cat(held.pop(f"best{n}") for n in range(key_width)), held
 
@@ -126,33 +129,43 @@ class BlockCaster:
         lowest = self._rule.key_width - self._source.exponent_width
         return [held[f"keys{lowest + n}"][lane] for n in range(self._width)]
 
-    def _start_normalizing(self, m, held, count):
-        """In place of each ``value``: its sign, whether it is subnormal, and its significand, normalized by large steps."""
+    def _find_subnormals(self, m, held, count):
+        """Of each value ``is_subnormal``, where that counts."""
         key_width = self._rule.key_width
         is_low = ~any_bit(Cat(held[f"best{n}"] for n in range(key_width - self._source.exponent_width + self._width, key_width)))
         for lane in range(count):
-            value = held.pop(f"value{lane}")
             is_subnormal = Signal(name=f"is_subnormal{lane}")
             m.d.comb += is_subnormal.eq(held["leaders"][lane] & is_low & ~Cat(self._window_bits(held, lane)).any())
-            coarse = self._stages[(len(self._stages) + 1) // 2:]
-            significand, zeros = normalize(m, Cat(value[:-1], ~is_subnormal), coarse)
-            held |= {f"sign{lane}": value[-1], f"is_subnormal{lane}": is_subnormal, f"significand{lane}": significand}
+            held[f"is_subnormal{lane}"] = is_subnormal
+
+    def _start_normalizing(self, m, held, count):
+        """In place of each ``value``: its sign, and its significand, normalized by large steps."""
+        coarse = self._stages[(len(self._stages) + 1) // 2:]
+        for lane in range(count):
+            value = held.pop(f"value{lane}")
+            significand, zeros = normalize(m, Cat(value[:-1], ~held[f"is_subnormal{lane}"]), coarse)
+            held |= {f"sign{lane}": value[-1], f"significand{lane}": significand}
             if coarse:
                 held[f"zeros{lane}"] = zeros
 
     def _normalize(self, m, held, count):
-        """In place of what :meth:`_start_normalizing` left: each value's ``exponent``, ``significand`` and ``sticky``."""
+        """Each significand normalized, its ``zeros``, and ``sticky`` for what is below its top."""
+        for lane in range(count):
+            significand, zeros = normalize(m, held[f"significand{lane}"], self._stages[:(len(self._stages) + 1) // 2])
+            coarse = held.get(f"zeros{lane}")
+            below = len(significand) - self._element.mantissa_width - 2
+            kept = Signal(self._element.mantissa_width + 2, name=f"kept{lane}")
+            m.d.comb += kept.eq(significand[below:])
+            held |= {f"significand{lane}": kept, f"sticky{lane}": any_bit(significand[:below]),
+                     f"zeros{lane}": zeros if coarse is None else Cat(zeros, coarse)}
+
+    def _put_exponents(self, m, held, count):
+        """In place of the zeros, each value's ``exponent``."""
         width = self._width
         for lane in range(count):
-            is_subnormal = held.pop(f"is_subnormal{lane}")
-            significand, zeros = normalize(
-                m, held.pop(f"significand{lane}"), self._stages[:(len(self._stages) + 1) // 2])
-            coarse = held.pop(f"zeros{lane}", None)
-            if coarse is not None:
-                zeros = Cat(zeros, coarse)
-
+            zeros = held.pop(f"zeros{lane}")
             # 1 - zeros, bit by bit; the window of a subnormal is empty.
-            less = [is_subnormal & ~zeros[0]]
+            less = [held.pop(f"is_subnormal{lane}") & ~zeros[0]]
             is_negative = Const(0, 1)
             for bit in zeros[1:]:
                 less.append(bit ^ is_negative)
@@ -160,14 +173,10 @@ class BlockCaster:
             less += [is_negative] * (width + 1 - len(less))
             if self._is_complete:
                 # Further below than under any scale a number is: a zero needs no other care.
-                less[width - 2] = is_negative & significand[-1]
+                less[width - 2] = is_negative & held[f"significand{lane}"][-1]
             exponent = Signal(width + 1, name=f"exponent{lane}")
             m.d.comb += exponent.eq(Cat(less) | Cat(self._window_bits(held, lane)))
-
-            below = len(significand) - self._element.mantissa_width - 2
-            kept = Signal(self._element.mantissa_width + 2, name=f"kept{lane}")
-            m.d.comb += kept.eq(significand[below:])
-            held |= {f"exponent{lane}": exponent, f"significand{lane}": kept, f"sticky{lane}": any_bit(significand[:below])}
+            held[f"exponent{lane}"] = exponent
 
     def _code(self, m, cut, held, lane):
         """The element code of a value, from what :meth:`_compare` holds of it, the scale's ``base`` and ``is_nan``."""
