@@ -64,12 +64,12 @@ class Quantizer(Unit):
     finite value is above the largest element under ``rceil``, ``ceil``, ``floor_plus_1`` and ``unit`` (but in MXINT8, whose
     scale is clamped at the top), and under ``block`` no NaN or Inf comes without a NaN scale.
 
-    A block in one beat of FP32 or BF16, under rules and policies without such logic, rounded to nearest even to a float, is compared
-    and cast at once, bit by bit of the key and without comparators (:class:`BlockCaster`).
+    A block of FP32 or BF16 in one beat, without such logic and rounded to nearest even to a float, is compared and cast at once:
+    bit by bit of the key, without comparators (:class:`BlockCaster`).
 
-    Cuts there: behind each bit of the key (``level_n``) and inside (``best_n``), the keys, the scale, the base, and five in a
-    lane. Elsewhere: the scale; those of the cast; each level of the tree; the keys, with half of the normalising; the base, which is the
-    scale's complement that the lanes add.
+    Cuts there: each bit of the key (``level``), and between its OR over the lanes and what follows from it (``best``); the keys;
+    the scale; the base; five in a lane. Elsewhere: the scale; those of the cast; each level of the tree; the keys, with half of
+    the normalising; the base, which is the scale's complement that the lanes add.
 
     Members
     -------
