@@ -35,6 +35,9 @@ COVER = [
     ("bf16", "e2m3", "ceil", "block", "rne", "saturate", 16, 16, 2),
     ("fp16", "e2m1", "floor_plus_1", "block", "stochastic", "saturate", 8, 8, 3),
     ("fp32", "e4m3", "ceil", "block", "stochastic", "saturate", 32, 4, 2),
+    # Compared and cast at once, with all cuts; one level less without a threshold.
+    ("fp32", "e5m2", "rceil", "block", "rne", "saturate", 32, 32, 26),
+    ("bf16", "e2m1", "floor_plus_1", "block", "rne", "saturate", 16, 16, 24),
 ]
 
 
@@ -75,7 +78,7 @@ def test_cover_is_one():
 
 
 @pytest.mark.parametrize(("lanes", "stages"), [
-    *((8, n) for n in range(0, 11, 2)),
+    *((8, n) for n in (1, 5, 9, 14, 20, 26)),
     *((2, n) for n in (1, 3, 4, 8)),
     *((1, n) for n in (0, 7)),
 ])
@@ -84,7 +87,7 @@ def test_every_depth(verify, lanes, stages):
     check(verify, {"source": "bf16", "block_size": 8, "lanes": lanes, "stages": stages}, 10_000, stalls=stages)
 
 
-@pytest.mark.parametrize(("lanes", "stages"), [(8, 10), (2, 5), (1, 0)])
+@pytest.mark.parametrize(("lanes", "stages"), [(8, 26), (2, 5), (1, 0)])
 def test_bare_core(verify, lanes, stages):
     verify(Quantizer(source="bf16", block_size=8, lanes=lanes, stages=stages), 10_000, streamed=False)
 
@@ -119,7 +122,9 @@ def test_ten_million_blocks(verify, source, element):
      "nan_policy must be block for e3m2, which has no NaN, not 'element'"),
     ({"element": "e2m1", "overflow": "ieee"}, ValueError, "overflow must be saturate for e2m1, which has no NaN, not 'ieee'"),
     ({"scale_rule": "ocp"}, ValueError, "scale_rule must be one of rceil, floor, ceil, even, floor_plus_1, unit, not 'ocp'"),
-    ({"stages": 13}, ValueError, r"stages must be 0 to 12 \(scale, shifted, level_2, .*\), not 13"),
+    ({"stages": 27}, ValueError, r"stages must be 0 to 26 \(level_7, base, level_3, .*\), not 27"),
+    ({"scale_rule": "floor_plus_1", "stages": 25}, ValueError, r"stages must be 0 to 24 \(level_7, .*\), not 25"),
+    ({"scale_rule": "floor", "stages": 13}, ValueError, r"stages must be 0 to 12 \(scale, shifted, level_2, .*\), not 13"),
     ({"stages": 1.0}, TypeError, "stages must be an integer, not 1.0"),
 ])
 def test_refuses(values, error, message):

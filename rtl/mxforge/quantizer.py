@@ -8,6 +8,7 @@ from amaranth.utils import ceil_log2
 from . import parameters
 from .arith import tree_max
 from .block_amax import level_cuts, magnitude_of, running_max
+from .block_cast import BlockCaster
 from .element_cast import RANDOM_WIDTH, Caster
 from .formats import E8M0, ELEMENTS, WIDES, IntegerFormat
 from .pipeline import Cuts, burst, delay
@@ -63,8 +64,12 @@ class Quantizer(Unit):
     finite value is above the largest element under ``rceil``, ``ceil``, ``floor_plus_1`` and ``unit`` (but in MXINT8, whose
     scale is clamped at the top), and under ``block`` no NaN or Inf comes without a NaN scale.
 
-    Cuts: the scale; those of the cast; each level of the tree; the keys, with half of the normalising; the base, which is the
-    scale's complement that the lanes add.
+    A block of FP32 or BF16 in one beat, without such logic and rounded to nearest even to a float, is compared and cast at once:
+    bit by bit of the key, without comparators (:class:`BlockCaster`).
+
+    Cuts there: each bit of the key (``level``), and between its OR over the lanes and what follows from it (``best``); the keys;
+    the scale; the base; five in a lane. Elsewhere: the scale; those of the cast; each level of the tree; the keys, with half of
+    the normalising; the base, which is the scale's complement that the lanes add.
 
     Members
     -------
@@ -92,12 +97,22 @@ class Quantizer(Unit):
             return self.block_size // self.lanes
 
         @property
+        def block_caster(self):
+            """What compares and casts at once, or None where it can't serve."""
+            source, element = WIDES[self.source], ELEMENTS[self.element]
+            if self.beats > 1 or not BlockCaster.serves(source, element, self.scale_rule, self.nan_policy, self.rounding):
+                return None
+            return BlockCaster(source, element, rule_and_caster(self)[0])
+
+        @property
         def latency(self):
             # With several beats the largest key is held, for as long as they take.
             return self.stages + (self.beats > 1)
 
         @property
         def cuts(self):
+            if self.block_caster:
+                return self.block_caster.cuts
             levels = level_cuts(self.lanes)
             return ("scale", "shifted", *levels[:1], "difference", "rounded", *levels[1:2], "keys", *levels[2:], "base", "result")
 
@@ -128,8 +143,12 @@ class Quantizer(Unit):
         m = Module()
         p = self.parameters
         cut = Cuts(m, p.cuts, p.stages)
-        levels = level_cuts(p.lanes)
+        if p.block_caster:
+            scale, codes = p.block_caster.result(m, cut, [self.i.values[lane] for lane in range(p.lanes)])
+            m.d.comb += [self.o.scale.eq(scale), Cat(self.o.elements).eq(Cat(codes))]
+            return m
 
+        levels = level_cuts(p.lanes)
         rule, caster = rule_and_caster(p)
         keys, waiting = decoded_lanes(m, cut, self.i, p, rule, caster)
         key = tree_max(m, keys, lambda level, n, value: cut(f"level_{level}", value, f"{n}"))

@@ -46,6 +46,12 @@ class ScaleRule:
     def _is_reduced(self):
         return self._source.bias == E8M0.bias
 
+    @property
+    def key_width(self):
+        if not self._is_reduced:
+            return self._source.width - 1
+        return self._source.exponent_width + (not self._is_exponent_only)
+
     def _is_above(self, exponent_code, mantissa):
         """Whether a normal magnitude, or an FP32 or BF16 subnormal, is above the rule's threshold in its binade."""
         width = len(mantissa)

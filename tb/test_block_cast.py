@@ -1,0 +1,76 @@
+# amaranth: UnusedElaboratable=no
+"""Comparing and casting at once, proven equal to the units that do one after the other."""
+import itertools
+
+import pytest
+from amaranth import *
+from amaranth.back import verilog
+from amaranth.lib import data, wiring
+from amaranth.lib.wiring import In, Out
+from yosys_run import yosys
+
+from mxforge.block_amax import BlockAmax
+from mxforge.block_cast import BlockCaster
+from mxforge.element_cast import ElementCast
+from mxforge.formats import ELEMENTS, WIDES
+from mxforge.quantizer import Quantizer
+from mxforge.scale_select import SCALE_RULES, ScaleSelect
+
+SERVED = [
+    (source, element, rule) for source, element, rule in itertools.product(WIDES, ELEMENTS, SCALE_RULES)
+    if BlockCaster.serves(WIDES[source], ELEMENTS[element], rule, "block", "rne")]
+
+
+class Against(wiring.Component):
+    """``is_wrong`` where a quantizer differs from :class:`BlockAmax`, :class:`ScaleSelect` and :class:`ElementCast`.
+
+    Of two lanes. One sees of the others nothing but the bits of the largest key, which is any that the other lane may have.
+    """
+    def __init__(self, source, element, rule, naive_rule=None):
+        self._quantizer = Quantizer(source=source, element=element, scale_rule=rule, block_size=2, lanes=2)
+        self._amax = BlockAmax(source=source, block_size=2, lanes=2)
+        self._select = ScaleSelect(source=source, element=element, scale_rule=naive_rule or rule)
+        self._cast = ElementCast(source=source, element=element, lanes=2)
+        super().__init__({"values": In(data.ArrayLayout(WIDES[source].width, 2)), "is_wrong": Out(1)})
+
+    def elaborate(self, platform):
+        m = Module()
+
+        m.submodules.quantizer = quantizer = self._quantizer
+        m.submodules.amax = amax = self._amax
+        m.submodules.select = select = self._select
+        m.submodules.cast = cast = self._cast
+        m.d.comb += [
+            quantizer.i.eq(self.values),
+            amax.i.eq(self.values),
+            select.i.eq(amax.o),
+            cast.i.values.eq(self.values),
+            cast.i.scale.eq(select.o),
+            self.is_wrong.eq((quantizer.o.scale != select.o.as_value()) | (quantizer.o.elements.as_value() != cast.o.as_value())),
+        ]
+
+        return m
+
+
+def is_proven(folder, *args):
+    (folder / "against.v").write_text(verilog.convert(Against(*args), name="against", emit_src=False, strip_internal_attrs=True))
+    said = yosys("read_verilog against.v; prep -top against -flatten; opt -full; sat -prove is_wrong 0 against", folder)
+    assert ("no model found: SUCCESS" in said) != ("model found: FAIL" in said), said
+    return "no model found: SUCCESS" in said
+
+
+@pytest.mark.parametrize(("source", "element", "rule"), [
+    ("bf16", "e4m3", "rceil"), ("bf16", "e5m2", "ceil"), ("fp32", "e4m3", "floor_plus_1"), ("fp32", "e2m1", "unit"),
+    ("bf16", "e3m2", "rceil"), ("bf16", "e2m3", "unit")])
+def test_proven(source, element, rule, tmp_path):
+    assert is_proven(tmp_path, source, element, rule)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("source", "element", "rule"), SERVED)
+def test_proven_of_all(source, element, rule, tmp_path):
+    assert is_proven(tmp_path, source, element, rule)
+
+
+def test_what_is_wrong_is_not_proven(tmp_path):
+    assert not is_proven(tmp_path, "bf16", "e4m3", "rceil", "ceil")
