@@ -1,8 +1,8 @@
 """Combinational arithmetic of exact shapes."""
 from amaranth import *
 
-__all__ = ["any_bit", "count_leading_zeros", "exchange", "normalize", "select", "shift_left", "shift_right_sticky", "thermometer",
-           "tree_max", "tree_sum"]
+__all__ = ["any_bit", "count_leading_zeros", "exchange", "normalize", "plus", "select", "shift_left", "shift_right_sticky",
+           "thermometer", "tree_max", "tree_sum"]
 
 
 def _named(m, name, value):
@@ -10,6 +10,17 @@ def _named(m, name, value):
     signal = Signal(len(value), name=name)
     m.d.comb += signal.eq(value)
     return signal
+
+
+def plus(m, value, constant, width):
+    """``value + constant`` as ``width`` bits, without a carry chain: a few bits share less than a chain costs."""
+    bits, carry = [], Const(0, 1)
+    for n in range(width):
+        bit = value[n] if n < len(value) else value[-1] if value.shape().signed else Const(0, 1)
+        is_one = constant >> n & 1
+        bits.append(~(bit ^ carry) if is_one else bit ^ carry)
+        carry = _named(m, "carry", bit | carry if is_one else bit & carry)
+    return _named(m, "total", Cat(bits))
 
 
 def tree_sum(values):
