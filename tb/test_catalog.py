@@ -5,10 +5,10 @@ import json
 import re
 import shutil
 import subprocess
-import sys
 
 import numpy as np
 import pytest
+from yosys_run import yosys
 
 from mxbench import verilator
 from mxbench.manifest import bounds, with_marks
@@ -31,13 +31,6 @@ def written(entry, folder, **style):
     path = folder / f"{entry.name}.v"
     path.write_text(text)
     return text, manifest, path
-
-
-def yosys(script):
-    """What Yosys says; in a process of its own, as it ends the process on an error."""
-    code = "import sys\nfrom pyosys import libyosys as ys\nd = ys.Design()\nys.run_pass(sys.argv[1], d)\n"
-    done = subprocess.run([sys.executable, "-c", code, script], capture_output=True, text=True)
-    assert done.returncode == 0, done.stdout + done.stderr
 
 
 def check_payloads(manifest):

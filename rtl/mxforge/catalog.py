@@ -1,6 +1,5 @@
 # amaranth: UnusedElaboratable=no
 """The units, and the named configurations that are emitted, linted, simulated and synthesised."""
-import difflib
 from dataclasses import dataclass, field
 
 from .axi_stream import AxiStream
@@ -9,7 +8,7 @@ from .dequantizer import Dequantizer
 from .dot_accumulator import DotAccumulator
 from .dual_quantizer import DualQuantizer
 from .element_cast import ElementCast
-from .errors import MxforgeError
+from .errors import MxforgeError, nearest
 from .fp32_multiplier import FP32Multiplier
 from .lfsr import Lfsr
 from .matmul_layer import MatmulLayer
@@ -140,6 +139,5 @@ def find(name):
     """The entry of that name; ``MxforgeError`` with the nearest names if there is none."""
     if name in ENTRIES:
         return ENTRIES[name]
-    near = difflib.get_close_matches(name.lower(), ENTRIES, n=3, cutoff=0.5)
-    hint = f"did you mean {' or '.join(near)}?" if near else "see mxforge list"
+    hint = nearest(name.lower(), ENTRIES, "see mxforge list", n=3, cutoff=0.5)
     raise MxforgeError(f"no unit or catalogue entry {name!r}; {hint}")

@@ -9,7 +9,7 @@ from pathlib import Path
 import click
 
 from . import __version__
-from .errors import MxforgeError
+from .errors import MxforgeError, nearest
 
 __all__ = ["cli", "main"]
 
@@ -21,10 +21,7 @@ class _Commands(click.Group):
 
     def resolve_command(self, ctx, args):
         if args[0] not in self.commands and not args[0].startswith("-"):
-            import difflib
-
-            near = difflib.get_close_matches(args[0], self.commands, n=1)
-            raise MxforgeError(f"no command {args[0]!r}; " + (f"did you mean {near[0]}?" if near else "see mxforge --help"))
+            raise MxforgeError(f"no command {args[0]!r}; {nearest(args[0], self.commands, 'see mxforge --help')}")
         return super().resolve_command(ctx, args)
 
 
@@ -44,7 +41,8 @@ class _Typed(click.ParamType):
 class _UnitCommand(click.Command):
     """A command on a unit: NAME is a unit or a catalogue entry, and NAME's parameters are options.
 
-    What the callback gets as ``entry`` is the catalogue's, with the options given put over its parameters.
+    What the callback gets as ``entry`` is the catalogue's, with the options given put over its parameters. ``--target`` is
+    what a command maps to, and the format that some units give: their values differ.
     """
     def __init__(self, *args, params, **kwargs):
         self._own = [*params, click.Option(["--bare"], is_flag=True, help="The core without streams."),
@@ -54,7 +52,8 @@ class _UnitCommand(click.Command):
 
     def get_params(self, ctx):
         entry = ctx.meta.get("mxforge.entry")
-        return [*super().get_params(ctx), *(_options(entry) if entry else ())]
+        own = {opt for option in self._own for opt in option.opts}
+        return [*super().get_params(ctx), *(option for option in (_options(entry) if entry else ()) if not own & set(option.opts))]
 
     def parse_args(self, ctx, args):
         name = self._name_among(args)
@@ -89,16 +88,23 @@ class _UnitCommand(click.Command):
 
         entry = ctx.meta["mxforge.entry"]
         names = [field.name for field in fields(catalog.UNITS[entry.unit].Parameters)]
-        given = {name: ctx.params.pop(name) for name in names}
+        given = {name: ctx.params.pop(name, None) for name in names}
+        if "targets" in ctx.params:
+            ctx.params["targets"], given["target"] = _told_apart(ctx.params["targets"], catalog.UNITS[entry.unit])
         parameters = entry.parameters | {name: value for name, value in given.items() if value is not None}
         bare, axi, _ = (ctx.params.pop(option) for option in ("bare", "axi", "name"))
         if bare and axi:
             raise MxforgeError("--bare and --axi exclude each other")
         ctx.params["entry"] = replace(entry, parameters=parameters, streamed=(entry.streamed or axi) and not bare,
                                       axi=(entry.axi or axi) and not bare)
-        with _users_values():
-            catalog.UNITS[entry.unit].Parameters(**parameters)
+        self._check(ctx.params["entry"])
         return super().invoke(ctx)
+
+    def _check(self, entry):
+        from . import catalog
+
+        with _users_values():
+            catalog.UNITS[entry.unit].Parameters(**entry.parameters)
 
     def format_options(self, ctx, formatter):
         entry = ctx.meta.get("mxforge.entry")
@@ -135,6 +141,19 @@ def _options(entry):
             yield click.Option(spelled, type=_Typed(field), metavar=metavar, help=help)
 
 
+def _told_apart(values, unit):
+    """Of values of ``--target`` what a command maps to, and the unit's format, if one is given."""
+    from .flow.synth import TARGETS
+
+    formats = next((field.metadata["options"] for field in fields(unit.Parameters) if field.name == "target"), ())
+    for value in values:
+        if value not in TARGETS and value not in formats:
+            more = f"; of the unit {', '.join(formats)}" if formats else ""
+            raise MxforgeError(f"--target must be one of {', '.join(TARGETS)}{more}; not {value!r}")
+    targets = dict.fromkeys(value for value in values if value in TARGETS)
+    return list(targets) or ["ecp5"], next((value for value in reversed(values) if value in formats), None)
+
+
 @contextlib.contextmanager
 def _users_values():
     """What is wrong with values that the user gave is one line for the user."""
@@ -142,6 +161,15 @@ def _users_values():
         yield
     except (TypeError, ValueError) as error:
         raise MxforgeError(str(error)) from error
+
+
+@contextlib.contextmanager
+def _extra(extra, what):
+    """A package that is not installed is one line that names the ``extra`` that ``what`` needs."""
+    try:
+        yield
+    except ModuleNotFoundError as error:
+        raise MxforgeError(f"{what} needs {error.name}: pip install 'mxforge[{extra}]'") from None
 
 
 def _build_dir(function):
@@ -159,22 +187,21 @@ def _progress(what):
                     disable=not console.is_terminal, transient=True)
 
 
-def _print(table):
+def _print_rows(headings, rows, wrapped=()):
+    """A table; what stands under a heading of ``wrapped`` may take several lines."""
+    from rich import box
     from rich.console import Console
+    from rich.table import Column, Table
 
+    table = Table(*(Column(heading, no_wrap=heading not in wrapped) for heading in headings), box=box.SIMPLE_HEAD, pad_edge=False,
+                  show_edge=False)
+    for row in rows:
+        table.add_row(*row)
     console = Console()
     if not console.is_terminal:
         # Files and pipes have no edge to wrap at.
         console.width = max(console.width, 160)
     console.print(table)
-
-
-def _table(*columns, wrapped=()):
-    from rich import box
-    from rich.table import Column, Table
-
-    return Table(*(Column(column, no_wrap=column not in wrapped) for column in columns), box=box.SIMPLE_HEAD, pad_edge=False,
-                 show_edge=False)
 
 
 def _print_json(value):
@@ -213,12 +240,12 @@ def list_(as_json):
         _print_json({"mxforge": __version__, "units": units,
                      "entries": [{fact: manifest[fact] for fact in facts} for _, manifest in entries]})
         return
-    table = _table("entry", "ports", "latency", "interval", "configuration", wrapped=["configuration"])
+    rows = []
     for entry, manifest in entries:
         other = [emit.option_of(name, value) for name, value in entry.parameters.items()]
-        table.add_row(entry.name, entry.ports, str(emit.extent(manifest["latency"])), str(emit.extent(manifest["interval"])),
-                      " ".join([entry.unit, *other]) if entry.name != entry.unit else "")
-    _print(table)
+        rows.append([entry.name, entry.ports, str(emit.extent(manifest["latency"])), str(emit.extent(manifest["interval"])),
+                     " ".join([entry.unit, *other]) if entry.name != entry.unit else ""])
+    _print_rows(["entry", "ports", "latency", "interval", "configuration"], rows, wrapped=["configuration"])
 
 
 def _described(unit):
@@ -247,13 +274,13 @@ def formats(as_json):
     if as_json:
         _print_json([*everything, scale])
         return
-    table = _table("format", "bits", "exp", "man", "bias", "largest", "smallest", "max code", "Inf", "NaN")
+    rows = []
     for fact in [*everything, scale]:
         digits = -(-fact["width"] // 4)
         codes = ["none" if fact[code] is None else f"{fact[code]:#0{digits + 2}x}" for code in ("max_code", "inf_code", "nan_code")]
         numbers = [str(fact[name]) for name in ("width", "exponent_width", "mantissa_width", "bias")]
-        table.add_row(fact["name"], *numbers, f"{fact['max']:.6g}", f"{fact['smallest']:.4g}", *codes)
-    _print(table)
+        rows.append([fact["name"], *numbers, f"{fact['max']:.6g}", f"{fact['smallest']:.4g}", *codes])
+    _print_rows(["format", "bits", "exp", "man", "bias", "largest", "smallest", "max code", "Inf", "NaN"], rows)
 
 
 @cli.command(cls=_UnitCommand, epilog="""\b
@@ -312,6 +339,89 @@ def run(entry, vectors, output, check, waves, stalls, build_dir):
         raise _DifferenceError(result.difference)
 
 
+def _synthesis(function):
+    """Options of the commands that synthesise."""
+    for option in reversed((
+            click.option("--target", "targets", multiple=True, metavar="ecp5|ice40|xc7|gates", help="What it is mapped to; may be "
+                         "repeated.  [ecp5]"),
+            click.option("--luts-only", is_flag=True, help="ECP5 without DSPs and wide multiplexers, for comparing LUTs."),
+            click.option("--fmax", is_flag=True, help="Place and route as well, for ECP5 and iCE40: seconds to minutes "
+                         "for each seed."),
+            click.option("--seeds", metavar="N", type=click.IntRange(1), default=3, help="Seeds of place and route.  [3]"),
+            click.option("--jobs", metavar="N", type=click.IntRange(1), help="Runs of tools at once.  [the machine's cores]"),
+            _build_dir)):
+        function = option(function)
+    return function
+
+
+def _measured(fmax, seeds):
+    return range(1, seeds + 1) if fmax else ()
+
+
+@cli.command(cls=_UnitCommand, epilog="""\b
+Examples:
+  mxforge synth dequantizer --lanes 1 --bare
+  mxforge synth dequantize32_fp32 --luts-only --target ecp5 --target gates
+  mxforge synth quantizer --stages 4 --fmax --json""")
+@click.option("--json", "as_json", is_flag=True, help="For programs: all figures, critical path, versions of tools.")
+@_synthesis
+def synth(entry, targets, luts_only, fmax, seeds, jobs, build_dir, as_json):
+    """What a unit takes in LUTs or gates, and how fast it is.
+
+    Yosys maps the Verilog of NAME, a unit or an entry of the catalogue (mxforge list). With --fmax nextpnr places and routes it
+    between shift registers, once for each seed. What was measured is kept in BUILD_DIR/synth, and not measured again.
+    `mxforge synth NAME --help` shows NAME's parameters.
+    """
+    from .flow import synth
+
+    report, = synth.measure([entry], targets, build_dir, luts_only=luts_only, seeds=_measured(fmax, seeds),
+                            workers=jobs, progress=_progress("{task.description}"))
+    costs = report["targets"]
+    if as_json:
+        _print_json({"mxforge": __version__, **report})
+    else:
+        _print_rows(*synth.summary([report]))
+        for target, cost in costs.items():
+            if cost["fmax"]:
+                click.echo(f"{target}, {cost['fmax']['device']}: {synth.path_words(cost['fmax']['critical_path'])}")
+    for cost in costs.values():
+        if cost["error"]:
+            raise MxforgeError(cost["error"])
+
+
+class _SweepCommand(_UnitCommand):
+    """What is varied may be what makes the parameters possible."""
+    def _check(self, entry):
+        pass
+
+
+@cli.command(cls=_SweepCommand, epilog="""\b
+Examples:
+  mxforge sweep dequantizer --bare --vary lanes=1,2,4,8 --target ecp5 --target gates -o lanes
+  mxforge sweep fp32_multiplier --vary stages=0..8 --fmax -o multiplier
+  mxforge sweep quantizer --lanes 8 --vary element=e4m3,e2m1 --vary scale_rule=floor,rceil -o rules""")
+@click.option("--vary", "varied", metavar="PARAMETER=VALUES", multiple=True, required=True,
+              help="Values of a parameter: lanes=1,2,4 or stages=0..4; may be repeated, all combinations are measured.")
+@click.option("-o", "--output", metavar="DIR", type=click.Path(path_type=Path), required=True,
+              help="Where results.json, results.csv and sweep.svg go.")
+@_synthesis
+def sweep(entry, varied, output, targets, luts_only, fmax, seeds, jobs, build_dir):
+    """Measure a unit as `mxforge synth` does, over values of its parameters, and draw what they trade.
+
+    Combinations that can't be are left out. A point that fails is told, and the others go on. Stopped, it goes on where it was.
+    """
+    with _extra("synth", "mxforge sweep"):
+        from .flow import sweep
+
+    result = sweep.run(entry, varied, output, targets, build_dir, luts_only=luts_only, seeds=_measured(fmax, seeds),
+                       workers=jobs, progress=_progress("{task.description}"))
+    _print_rows(result.headings, result.rows)
+    for line in result.notes:
+        click.echo(line)
+    if not result.worked:
+        raise MxforgeError("no point could be measured")
+
+
 class _DifferenceError(Exception):
     """Hardware and golden disagree: not the user's error, so the status is 1."""
 
@@ -325,10 +435,8 @@ class _DifferenceError(Exception):
 @_build_dir
 def demo(weights, tensors, report, jobs, build_dir):
     """Send real weights through the Verilog, compare every bit, and report what is lost."""
-    try:
+    with _extra("demo", "the demo"):
         from .flow import demo
-    except ModuleNotFoundError as error:
-        raise MxforgeError(f"the demo needs {error.name}: pip install 'mxforge[demo]'") from None
 
     return demo.run(weights, tensors, build_dir, report, jobs)
 
@@ -360,10 +468,8 @@ def matmul(output, build_dir, element, a_element, b_element, jobs, **options):
     file FILE.npy or a tensor FILE.safetensors:NAME of floats. D is compared with the golden model (status 1 if a bit differs) and
     with float64. With --requantize it leaves the hardware in blocks along N, which a next product takes as its A.
     """
-    try:
+    with _extra("demo", "mxforge matmul"):
         from .flow import matmul
-    except ModuleNotFoundError as error:
-        raise MxforgeError(f"mxforge matmul needs {error.name}: pip install 'mxforge[demo]'") from None
 
     from .formats import ELEMENTS
     if element not in ELEMENTS:

@@ -95,10 +95,6 @@ class AccumulatingUnit(Unit):
                 f"After reset the first block{' of each product' if slots > 1 else ''} must have first.")
 
     @property
-    def latency(self):
-        return self.parameters.latency
-
-    @property
     def interval(self):
         return self.parameters.interval
 

@@ -53,6 +53,11 @@ class Parameters:
 
     cuts = ()
 
+    @property
+    def latency(self):
+        """Cycles from the (last) input beat to the (first) output beat of a core."""
+        return self.stages
+
     def __post_init__(self):
         for f in fields(self):
             f.metadata["check"](f.name, getattr(self, f.name))

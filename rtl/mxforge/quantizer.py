@@ -121,10 +121,6 @@ class Quantizer(Unit):
                 "scale": E8M0.shape, "elements": data.ArrayLayout(unsigned(ELEMENTS[p.element].width), p.lanes)}))
 
     @property
-    def latency(self):
-        return self.parameters.latency
-
-    @property
     def beats(self):
         return self.parameters.beats, self.parameters.beats
 

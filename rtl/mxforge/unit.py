@@ -40,7 +40,7 @@ class Unit(wiring.Component):
     @property
     def latency(self):
         """Cycles from the (last) input beat to the (first) output beat."""
-        return self._parameters.stages
+        return self._parameters.latency
 
     @property
     def beats(self):

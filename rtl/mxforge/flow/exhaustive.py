@@ -24,6 +24,7 @@ from .. import catalog, emit
 from ..errors import MxforgeError
 from ..formats import ELEMENTS, WIDES
 from . import player
+from .files import replacing
 
 __all__ = ["Counted", "Pairs", "Result", "run", "sweeps"]
 
@@ -202,9 +203,8 @@ def run(build_dir, *, quick=False, only=(), jobs=None, console=None):
                 progress.update(task, completed=played // 1_000_000)
                 if not result.mismatches:
                     done[key] = asdict(result)
-                    unfinished = ledger.with_suffix(".unfinished")
-                    unfinished.write_text(json.dumps(done))
-                    unfinished.replace(ledger)
+                    with replacing(ledger) as file:
+                        file.write(json.dumps(done).encode())
         finally:
             pool.shutdown(cancel_futures=True)
     _print(console, results, quick)

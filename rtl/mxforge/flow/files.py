@@ -45,7 +45,8 @@ def check_folder(path):
 def replacing(path):
     """A binary file that becomes ``path`` when all is written; until then, and after an error, ``path`` stays as it was."""
     path = Path(path)
-    unfinished = path.with_name(f".{path.name}.unfinished")
+    # Other processes may write the same file.
+    unfinished = path.with_name(f".{path.name}.{os.getpid()}.unfinished")
     try:
         with open(unfinished, "wb") as file:
             yield file
