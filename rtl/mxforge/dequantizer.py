@@ -6,7 +6,7 @@ from amaranth.lib import data
 from amaranth.utils import bits_for
 
 from . import parameters
-from .arith import any_bit, plus
+from .arith import any_bit, is_among, plus
 from .formats import E8M0, ELEMENTS, WIDES
 from .pipeline import Cuts
 from .raw import normalized, normalized_exponents
@@ -19,15 +19,94 @@ __all__ = ["Dequantizer"]
 FINE = 2
 
 
-def _is_among(value, values, chosen):
-    """Whether ``value``, known to be of the range ``values``, is one of ``chosen``, neighbours at an end, or a single one."""
-    if not chosen:
-        return Const(0, 1)
-    if chosen[0] == values.start:
-        return value[-1] if chosen[-1] == -1 else value <= chosen[-1]
-    if len(chosen) == 1:
-        return value == chosen[0]
-    return value >= chosen[0]
+class _Split:
+    """How a lane's sum splits: it adds ``width`` low bits, and its carry picks among facts of the bits above.
+
+    The facts depend on the scale alone, so the lanes share them. They are tables over the scale's upper bits and the carry
+    that the offset brings into those. What no scale and exponent bring about is left open.
+    """
+    def __init__(self, target, exponents, offset, most):
+        self._most = most
+        width = self.width = max(len(Signal(exponents)), bits_for(most - 1))
+        # Exponent codes below 0 count from the least of so many bits, so that a lane adds no sign.
+        self._is_signed = exponents.start < 0
+        self._start = offset - (1 << width - 1 if self._is_signed else 0)
+        top = (1 << target.exponent_width) - 1
+
+        names = "is_negative", "is_near", "is_zero", "is_edge", "is_above"
+        tables = {name: ([0] * self._size, [0] * self._size) for name in names}
+        self._near = set()
+        for scale in range(E8M0.nan_code):
+            index, high = self._upper(scale)
+            for exponent in exponents:
+                total = scale + offset + exponent
+                above, low = divmod(total, 1 << width)
+                holds = {
+                    "is_negative": above < 0, "is_near": above == -1, "is_zero": total == 0,
+                    "is_edge": above == top >> width and total >= top, "is_above": above > top >> width,
+                }
+                for name, value in holds.items():
+                    tables[name][above - high][index] |= value
+                if above == -1:
+                    self._near.add(low)
+        # Equal tables are one fact.
+        self._tables = list(dict.fromkeys(tuple(table) for pair in tables.values() for table in pair if any(table)))
+        self._facts = {name: [self._tables.index(tuple(table)) if any(table) else None for table in pair]
+                       for name, pair in tables.items()}
+        self._top = top >> width
+        self._layout = data.StructLayout(
+            {"low": width, "is_nan": 1, "facts": len(self._tables)}
+            | ({"fields": data.ArrayLayout(self._top.bit_length(), 2)} if self._top else {}))
+
+    @property
+    def _size(self):
+        return 2 << E8M0.width - self.width
+
+    def _upper(self, scale):
+        """The row of the tables, and the bits above ``width`` of the scale's share of the sum."""
+        carry = (scale % (1 << self.width) + self._start % (1 << self.width)) >> self.width
+        return carry | scale >> self.width << 1, scale + self._start >> self.width
+
+    def share(self, m, scale):
+        """What the lanes share of a scale."""
+        width = self.width
+        shared = Signal(self._layout, name="shared")
+        low = plus(m, scale[:width], self._start % (1 << width), width + 1)
+        m.d.comb += [shared.low.eq(low[:-1]), shared.is_nan.eq(scale.all())]
+        with m.Switch(Cat(low[-1], scale[width:])):
+            for index in range(self._size):
+                high = (index >> 1) + (index & 1) + (self._start >> width)
+                with m.Case(index):
+                    m.d.comb += [fact.eq(table[index]) for fact, table in zip(shared.facts, self._tables, strict=True)]
+                    if self._top:
+                        m.d.comb += [field.eq(min(max(high + carry, 0), self._top)) for carry, field in enumerate(shared.fields)]
+        return shared
+
+    def steps(self, exponent_code):
+        """What a lane adds for an exponent code."""
+        if self._is_signed:
+            sign = exponent_code[-1]
+            return Cat(exponent_code[:-1], sign.replicate(self.width - len(exponent_code)), ~sign)
+        return exponent_code
+
+    def pick(self, shared, fact, carry):
+        """A fact of the sum's upper bits."""
+        without, with_carry = (None if n is None else shared.facts[n] for n in self._facts[fact])
+        if self._facts[fact][0] == self._facts[fact][1]:
+            return Const(0, 1) if without is None else without
+        if without is None:
+            return with_carry & carry
+        if with_carry is None:
+            return without & ~carry
+        return Mux(carry, with_carry, without)
+
+    def is_in_group(self, m, low, group):
+        """Whether a negative sum of these low bits, which ``is_near``, moves the significand by ``group << FINE`` places or up to
+        3 more.
+        """
+        places = {number: 1 + (1 << self.width) - number for number in self._near}
+        chosen = [number for number, count in places.items() if count >> FINE == group and count <= self._most]
+        return is_among(m, low, chosen, places)
 
 
 class Dequantizer(Unit):
@@ -81,140 +160,112 @@ class Dequantizer(Unit):
             o=data.StructLayout({"values": data.ArrayLayout(unsigned(self._target.width), p.lanes)}))
 
     @property
-    def _lowest(self):
-        """The target's exponent field of the smallest element under scale 0."""
-        return self._target.bias - E8M0.bias - self._element.bias + normalized_exponents(self._element).start
+    def _offset(self):
+        """The target's exponent field is the scale plus the element's exponent code plus this."""
+        return self._target.bias - E8M0.bias - self._element.bias
 
     @property
     def _most(self):
         """The most places that a subnormal moves and still rounds to something."""
-        return min(self._target.mantissa_width + 2, 1 - self._lowest)
+        return min(self._target.mantissa_width + 2, 1 - self._offset - normalized_exponents(self._element).start)
 
     def elaborate(self, platform):
         m = Module()
         p = self.parameters
         cut = Cuts(m, p.cuts, p.stages)
 
-        shared = cut("elements", self._shared(m), "shared")
+        plan = _Split(self._target, normalized_exponents(self._element), self._offset, self._most)
+        shared = cut("elements", plan.share(m, self.i.scale), "shared")
         for lane in range(p.lanes):
             element = normalized(m, self.i.elements[lane], self._element, f"element{lane}")
             element = cut("elements", element, f"element{lane}")
-            m.d.comb += self.o.values[lane].eq(self._value(m, cut, shared, element, lane))
+            m.d.comb += self.o.values[lane].eq(self._value(m, cut, plan, shared, element, lane))
 
         return m
 
-    def _shared(self, m):
-        """What the lanes share of the scale: the ``low`` bits of the smallest element's exponent field, as many as a lane adds
-        to; and what the bits above say, without and with a carry into them.
-        """
-        low = bits_for(len(normalized_exponents(self._element)) - 1)
-        width, top = self._target.exponent_width, (1 << self._target.exponent_width) - 1
-        fields = range(self._lowest, self._lowest + E8M0.max_code + 1)
-        base = Signal(range(fields.start, fields.stop + 1), name="base")
-        m.d.comb += base.eq(self.i.scale + self._lowest)
-        above = base[low:].as_signed()
-        values = range(fields.start >> low, (fields.stop - 1 >> low) + 1)
-        facts = {"is_negative": 1, "is_far": 1, "is_zero": 1, "is_top": 1, "is_over": 1}
-        high = data.StructLayout(({"field": width - low} if width > low else {}) | facts)
-        shared = Signal(data.StructLayout({"low": low, "is_nan": 1, "high": data.ArrayLayout(high, 2)}), name="shared")
-        m.d.comb += [shared.low.eq(base[:low]), shared.is_nan.eq(self.i.scale == E8M0.nan_code)]
-        for carry, facts in enumerate(shared.high):
-            def holds(condition, carry=carry):
-                return _is_among(above, values, [value for value in values if condition(value + carry)])
-            m.d.comb += [
-                facts.is_negative.eq(holds(lambda total: total < 0)),
-                facts.is_far.eq(holds(lambda total: total < -1)),
-                facts.is_zero.eq(holds(lambda total: total == 0)),
-                facts.is_top.eq(holds(lambda total: total == top >> low)),
-                facts.is_over.eq(holds(lambda total: total > top >> low)),
-            ]
-            if width > low:
-                field = plus(m, above, carry, width - low)
-                m.d.comb += facts.field.eq((field | facts.is_over.replicate(len(field))) & ~facts.is_negative.replicate(len(field)))
-        return shared
-
-    def _value(self, m, cut, shared, element, lane):
+    def _value(self, m, cut, plan, shared, element, lane):
         target = self._target
-        width, places = target.mantissa_width, self._most.bit_length()
+        width = target.mantissa_width
         is_saturating = self.parameters.overflow == "saturate"
 
-        total = Signal(len(shared.low) + 1, name=f"total{lane}")
-        m.d.comb += total.eq(shared.low + element.steps)
-        low, carry = total[:-1], total[-1]
-        high = Signal(shared.high[0].shape(), name=f"high{lane}")
-        m.d.comb += high.eq(Mux(carry, shared.high[1], shared.high[0]))
+        def named(name, value):
+            signal = Signal(len(value), name=f"{name}{lane}")
+            m.d.comb += signal.eq(value)
+            return signal
 
-        is_nan = Signal(name=f"is_nan{lane}")
-        is_special = Signal(name=f"is_special{lane}")
-        is_over = Signal(name=f"is_over{lane}")
-        is_tiny = Signal(name=f"is_tiny{lane}")
-        in_field = low[:target.exponent_width]
+        total = named("total", plan.steps(element.exponent_code) + shared.low)
+        low, carry = total[:-1], total[-1]
+        field = low[:target.exponent_width]
         beyond = any_bit(low[target.exponent_width:])
-        m.d.comb += [
-            is_nan.eq(element.is_nan | shared.is_nan),
-            is_special.eq(is_nan | element.is_inf),
-            is_over.eq(high.is_over | (high.is_top & (in_field.all() | beyond))),
-            is_tiny.eq(high.is_negative | (high.is_zero & ~low.any())),
-        ]
+
+        def holds(fact):
+            return plan.pick(shared, fact, carry)
+
+        is_nan = named("is_nan", element.is_nan | shared.is_nan)
+        is_special = named("is_special", is_nan | element.is_inf)
+        is_none = named("is_none", element.is_zero | element.is_inf)
+        is_negative = named("is_negative", holds("is_negative"))
+        is_near = named("is_near", holds("is_near"))
+        is_up = named("is_up", is_special | holds("is_above") | (holds("is_edge") & beyond))
+        is_over = named("is_over", holds("is_above") | (holds("is_edge") & (field.all() | beyond)))
 
         numbers = data.StructLayout({
             "fraction": element.fraction.shape(), "field": target.exponent_width, "fine": FINE,
             "groups": (self._most >> FINE) + 1, "sign": 1, "is_nan": 1, "is_full": 1,
         })
         sums = Signal(numbers, name=f"sums{lane}")
-        is_up = is_special | high.is_over | (high.is_top & beyond)
-        is_none = ~is_special & (element.is_zero | high.is_negative)
-        field = (in_field | is_up.replicate(len(in_field))) & ~is_none.replicate(len(in_field))
-        size = target.exponent_width - len(in_field)
+        is_down = named("is_down", ~is_special & (element.is_zero | is_negative))
+        field = (field | is_up.replicate(len(field))) & ~is_down.replicate(len(field))
+        size = target.exponent_width - len(field)
         if size:
-            # Which of the shared fields; both for all ones.
-            is_carried = is_special | (~element.is_zero & carry)
-            is_plain = is_special | (~element.is_zero & ~carry)
-            upper = Mux(is_carried & is_plain, ~C(0, size), (shared.high[1].field & is_carried.replicate(size))
-                        | (shared.high[0].field & is_plain.replicate(size)))
-            field = Cat(field, upper)
+            upper = Mux(carry, shared.fields[1], shared.fields[0])
+            field = Cat(field, (upper & ~element.is_zero.replicate(size)) | is_special.replicate(size))
         if is_saturating:
             field = Cat(field[0] & ~(is_over & ~is_special), field[1:])
-        # A subnormal moves by 1 - total places; group g has those from g << FINE on.
-        is_near = is_tiny
-        if self._lowest < 2 - (1 << places):
-            is_near = is_tiny & ~high.is_far & (~high.is_negative | (low[places:].all() & any_bit(low[1:places])))
-        is_number = ~element.is_zero & ~element.is_inf & ~is_over
-        halves = low[1:places]
-        for group, selected in enumerate(sums.groups):
-            mask = (1 << len(halves)) - 1
-            is_in = (halves == (-2 * group & mask)) | (halves == (-2 * group - 1 & mask))
-            is_in = (is_near & is_in) if group else (~is_tiny | (is_near & is_in))
-            m.d.comb += selected.eq(is_nan | (is_number & is_in))
+        is_zero = holds("is_zero") & ~any_bit(low[1:])
         m.d.comb += [
             sums.fraction.eq(element.fraction),
             sums.field.eq(field),
-            sums.fine.eq(Cat(is_tiny & ~low[0], is_tiny & low[1])),
+            sums.fine.eq(Cat(~low[0] & ~is_none & (is_near | is_zero), is_near & ~is_none & low[1])),
             sums.sign.eq(element.sign & ~is_nan),
             sums.is_nan.eq(is_nan),
-            sums.is_full.eq(is_nan | (is_over & ~is_special)) if is_saturating else sums.is_full.eq(is_nan),
+            sums.is_full.eq(is_over & ~is_special & ~element.is_zero if is_saturating else 0),
         ]
+        for group, selected in enumerate(sums.groups):
+            is_in = named("is_in", is_near & plan.is_in_group(m, low, group))
+            if group:
+                m.d.comb += selected.eq(is_nan | (~is_none & is_in))
+            else:
+                m.d.comb += selected.eq(is_nan | (~is_over & ~(is_negative & ~is_none & ~is_in)))
         sums = cut("sums", sums, f"{lane}")
 
         # As many bits below the mantissa as the longest shift needs, so that none is lost.
         below = max(0, len(element.fraction) + self._most - width)
-        steps = (1 << FINE) - 1
-        fine = Signal(1 + len(element.fraction) + steps, name=f"fine{lane}")
-        m.d.comb += fine.eq(Cat(C(0, steps), sums.fraction, C(1, 1)) >> sums.fine)
-        # From the hidden bit's place down.
-        down = list(reversed(fine))
-        moved = Signal(width + below, name=f"moved{lane}")
+        # From the hidden bit down.
+        down = [Const(1, 1), *reversed(sums.fraction)]
+        for k in reversed(range(FINE)):
+            zeros = [Const(0, 1)] * (1 << k)
+            moved = named(f"fine{k}_", Cat(Mux(sums.fine[k], b, a) for a, b in zip(down + zeros, zeros + down, strict=True)))
+            down = list(moved)
+        groups = sums.groups
+        places = []
         for place in range(1, width + below + 1):
-            bits = [down[place - (group << FINE)] & selected for group, selected in enumerate(sums.groups)
-                    if 0 <= place - (group << FINE) < len(down)]
-            m.d.comb += moved[width + below - place].eq(any_bit(Cat(bits)))
-        moved = cut("shifted", moved, f"moved{lane}")
+            near = [n for n in range(len(groups)) if 0 <= place - (n << FINE) < len(down)]
+            bits = [down[place - (n << FINE)] & groups[n] for n in near]
+            if not below:
+                # NaN selects every group, and any other value at most one.
+                pair = [*near, near[0] - 1 if near[0] else 1][:2] if near and len(groups) > 1 else []
+                bits.append(groups[pair[0]] & groups[pair[1]] if pair else sums.is_nan)
+            places.append(any_bit(Cat(bits)))
+        moved = cut("shifted", named("moved", Cat(reversed(places))), f"moved{lane}")
         sums = cut("shifted", sums, f"sums{lane}")
 
         kept, guard, sticky = split(moved, below)
         magnitude = Cat(kept, sums.field)
         if below:
             # Only subnormals lose bits, so the carry reaches no further than the lowest exponent.
-            magnitude = (magnitude + round_up_to_nearest_even(kept[0], guard, sticky))[:target.width - 1]
-        ones = Cat(sums.is_full.replicate(width), sums.is_nan.replicate(target.exponent_width))
-        return cut("result", Cat(magnitude | ones, sums.sign), f"{lane}")
+            rounded = (magnitude + round_up_to_nearest_even(kept[0], guard, sticky))[:target.width - 1]
+            magnitude = rounded | sums.is_nan.replicate(target.width - 1)
+        if is_saturating:
+            magnitude |= sums.is_full.replicate(width)
+        return cut("result", Cat(magnitude, sums.sign), f"{lane}")

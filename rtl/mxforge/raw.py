@@ -61,14 +61,10 @@ def normalized_exponents(fmt):
 
 
 def normalized_layout(fmt):
-    """What ``normalized`` gives: ``(-1)**sign * 1.fraction * 2**(exponent_code - bias)`` unless NaN, Inf or zero.
-
-    ``steps`` is what the exponent code is above the first of :func:`normalized_exponents`.
-    """
-    exponents = normalized_exponents(fmt)
+    """What ``normalized`` gives: ``(-1)**sign * 1.fraction * 2**(exponent_code - bias)`` unless NaN, Inf or zero."""
     return data.StructLayout({
         "fraction": unsigned(fmt.significand_width - 1),
-        "steps": range(len(exponents)),
+        "exponent_code": normalized_exponents(fmt),
         "sign": unsigned(1),
         "is_nan": unsigned(1),
         "is_inf": unsigned(1),
@@ -81,15 +77,15 @@ def normalized(m, code, fmt, name):
     raw = decode(m, code, fmt, f"{name}_raw")
     result = Signal(normalized_layout(fmt), name=name)
     significand, zeros = normalize(m, raw.significand)
-    # The place of the leading one, and the places of binades above the lowest normal one.
-    width = len(result.steps)
-    steps = plus(m, ~Cat(zeros, C(0, width - len(zeros))), fmt.significand_width, width)
+    width = len(result.exponent_code)
+    # The significand's top bit has weight 2**(1 - bias) times its distance from the hidden bit's place.
+    above = fmt.significand_width - 1 - fmt.mantissa_width
+    exponent_code = plus(m, ~Cat(zeros, C(0, width - len(zeros))), above + 2, width)
     if not isinstance(fmt, IntegerFormat):
-        is_normal = raw.significand[-1]
-        steps = Mux(is_normal, plus(m, code[fmt.mantissa_width:fmt.width - 1], fmt.mantissa_width - 1, width), steps)
+        exponent_code = Mux(raw.significand[-1], Cat(code[fmt.mantissa_width:fmt.width - 1], C(0, 1))[:width], exponent_code)
     m.d.comb += [
         result.fraction.eq(significand[:-1]),
-        result.steps.eq(steps),
+        result.exponent_code.eq(exponent_code),
         result.sign.eq(raw.sign),
         result.is_nan.eq(raw.is_nan),
         result.is_inf.eq(raw.is_inf),

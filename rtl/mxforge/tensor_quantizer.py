@@ -13,7 +13,7 @@ from .formats import E4M3, E5M2, E8M0, FP32, WIDES
 from .multiply import Multiplier
 from .pipeline import Cuts, delay
 from .products import through
-from .raw import decode, normalized, normalized_exponents
+from .raw import decode, normalized
 from .unit import Unit
 
 __all__ = ["FP8", "TensorQuantizer"]
@@ -132,7 +132,7 @@ class TensorQuantizer(Unit):
         number = normalized(m, Cat(magnitude, C(0, 1)), source, "largest")
         exponent_code = Signal(FP32.exponent_width, name="largest_exponent_code")
         wide = Signal(FP32.width - 1, name="largest_fp32")
-        m.d.comb += exponent_code.eq(number.steps + (normalized_exponents(source).start + FP32.bias - source.bias))
+        m.d.comb += exponent_code.eq(number.exponent_code + (FP32.bias - source.bias))
         with m.If(~number.is_zero):
             m.d.comb += wide.eq(Cat(C(0, below), number.fraction, exponent_code))
         return wide
