@@ -33,7 +33,7 @@ class _Split:
         self._start = offset - (1 << width - 1 if self._is_signed else 0)
         top = (1 << target.exponent_width) - 1
 
-        names = "is_negative", "is_near", "is_zero", "is_edge", "is_above"
+        names = "is_negative", "is_near", "is_low", "is_high", "is_above"
         tables = {name: ([0] * self._size, [0] * self._size) for name in names}
         self._near = set()
         for scale in range(E8M0.nan_code):
@@ -42,17 +42,16 @@ class _Split:
                 total = scale + offset + exponent
                 above, low = divmod(total, 1 << width)
                 holds = {
-                    "is_negative": above < 0, "is_near": above == -1, "is_zero": total == 0,
-                    "is_edge": above == top >> width and total >= top, "is_above": above > top >> width,
+                    "is_negative": above < 0, "is_near": above == -1, "is_low": total <= 0,
+                    "is_high": total >= top, "is_above": above > top >> width,
                 }
                 for name, value in holds.items():
                     tables[name][above - high][index] |= value
                 if above == -1:
                     self._near.add(low)
+        self._facts = tables
         # Equal tables are one fact.
-        self._tables = list(dict.fromkeys(tuple(table) for pair in tables.values() for table in pair if any(table)))
-        self._facts = {name: [self._tables.index(tuple(table)) if any(table) else None for table in pair]
-                       for name, pair in tables.items()}
+        self._tables = list(dict.fromkeys(tuple(table) for pair in tables.values() for table in pair))
         self._top = top >> width
         self._layout = data.StructLayout(
             {"low": width, "is_nan": 1, "facts": len(self._tables)}
@@ -89,16 +88,17 @@ class _Split:
             return Cat(exponent_code[:-1], sign.replicate(self.width - len(exponent_code)), ~sign)
         return exponent_code
 
-    def pick(self, shared, fact, carry):
-        """A fact of the sum's upper bits."""
-        without, with_carry = (None if n is None else shared.facts[n] for n in self._facts[fact])
-        if self._facts[fact][0] == self._facts[fact][1]:
-            return Const(0, 1) if without is None else without
-        if without is None:
-            return with_carry & carry
-        if with_carry is None:
-            return without & ~carry
-        return Mux(carry, with_carry, without)
+    def pick(self, shared, fact, carry, given=None):
+        """A fact of the sum's upper bits; where ``given``, another of them, doesn't hold, it may be anything."""
+        tables = self._facts[fact]
+        facts = []
+        for number, table in enumerate(tables):
+            seen = {value for n, value in enumerate(table) if given is None or self._facts[given][number][n]}
+            facts.append(Const(1 in seen, 1) if len(seen) < 2 else shared.facts[self._tables.index(tuple(table))])
+        without, with_carry = facts
+        if tables[0] == tables[1] and given is None:
+            return without
+        return (without & ~carry) | (with_carry & carry)
 
     def is_in_group(self, m, low, group):
         """Whether a negative sum of these low bits, which ``is_near``, moves the significand by ``group << FINE`` places or up to
@@ -107,6 +107,34 @@ class _Split:
         places = {number: 1 + (1 << self.width) - number for number in self._near}
         chosen = [number for number, count in places.items() if count >> FINE == group and count <= self._most]
         return is_among(m, low, chosen, places)
+
+
+def _moved_down(bits, places):
+    """``bits``, highest first, moved down by ``places``, and zeros in the rest.
+
+    What masks both inputs of a multiplexer masks its output instead: synthesis doesn't find that by itself, and it is 8 % of a
+    dequantizer.
+    """
+    masked = [(None, bit) for bit in bits]
+    for k, moves in reversed(list(enumerate(places))):
+        stays = ~moves
+        above = [None] * (1 << k) + masked
+        below = masked + [None] * (1 << k)
+        masked = []
+        for down, same in zip(above, below, strict=True):
+            if down is None or same is None:
+                mask, bit = same or down
+                own = stays if down is None else moves
+                masked.append((own, bit) if mask is None else (None, own & mask & bit))
+            elif down[0] is same[0]:
+                masked.append((down[0], Mux(moves, down[1], same[1])))
+            else:
+                masked.append((None, Mux(moves, _and(*down), _and(*same))))
+    return [_and(mask, bit) for mask, bit in masked]
+
+
+def _and(mask, bit):
+    return bit if mask is None else mask & bit
 
 
 class Dequantizer(Unit):
@@ -198,16 +226,16 @@ class Dequantizer(Unit):
         field = low[:target.exponent_width]
         beyond = any_bit(low[target.exponent_width:])
 
-        def holds(fact):
-            return plan.pick(shared, fact, carry)
+        def holds(fact, given=None):
+            return plan.pick(shared, fact, carry, given)
 
         is_nan = named("is_nan", element.is_nan | shared.is_nan)
         is_special = named("is_special", is_nan | element.is_inf)
         is_none = named("is_none", element.is_zero | element.is_inf)
         is_negative = named("is_negative", holds("is_negative"))
         is_near = named("is_near", holds("is_near"))
-        is_up = named("is_up", is_special | holds("is_above") | (holds("is_edge") & beyond))
-        is_over = named("is_over", holds("is_above") | (holds("is_edge") & (field.all() | beyond)))
+        is_up = named("is_up", is_special | holds("is_above") | (holds("is_high") & beyond))
+        is_over = named("is_over", holds("is_high") & (holds("is_above", "is_high") | beyond | field.all()))
 
         numbers = data.StructLayout({
             "fraction": element.fraction.shape(), "field": target.exponent_width, "fine": FINE,
@@ -222,11 +250,11 @@ class Dequantizer(Unit):
             field = Cat(field, (upper & ~element.is_zero.replicate(size)) | is_special.replicate(size))
         if is_saturating:
             field = Cat(field[0] & ~(is_over & ~is_special), field[1:])
-        is_zero = holds("is_zero") & ~any_bit(low[1:])
+        is_subnormal = holds("is_low") & (holds("is_negative", "is_low") | ~any_bit(low[1:]))
         m.d.comb += [
             sums.fraction.eq(element.fraction),
             sums.field.eq(field),
-            sums.fine.eq(Cat(~low[0] & ~is_none & (is_near | is_zero), is_near & ~is_none & low[1])),
+            sums.fine.eq(Cat(~low[0] & ~is_none & is_subnormal, is_near & ~is_none & low[1])),
             sums.sign.eq(element.sign & ~is_nan),
             sums.is_nan.eq(is_nan),
             sums.is_full.eq(is_over & ~is_special & ~element.is_zero if is_saturating else 0),
@@ -241,12 +269,8 @@ class Dequantizer(Unit):
 
         # As many bits below the mantissa as the longest shift needs, so that none is lost.
         below = max(0, len(element.fraction) + self._most - width)
-        # From the hidden bit down.
-        down = [Const(1, 1), *reversed(sums.fraction)]
-        for k in reversed(range(FINE)):
-            zeros = [Const(0, 1)] * (1 << k)
-            moved = named(f"fine{k}_", Cat(Mux(sums.fine[k], b, a) for a, b in zip(down + zeros, zeros + down, strict=True)))
-            down = list(moved)
+        down = _moved_down([Const(1, 1), *reversed(sums.fraction)], sums.fine)
+        down = list(named("fine", Cat(down)))
         groups = sums.groups
         places = []
         for place in range(1, width + below + 1):
