@@ -1,8 +1,8 @@
 """Combinational arithmetic of exact shapes."""
 from amaranth import *
 
-__all__ = ["any_bit", "count_leading_zeros", "exchange", "normalize", "select", "shift_left", "shift_right_sticky", "thermometer",
-           "tree_max", "tree_sum"]
+__all__ = ["any_bit", "count_leading_zeros", "exchange", "is_among", "normalize", "plus", "select", "shift_left",
+           "shift_right_sticky", "thermometer", "tree_max", "tree_sum"]
 
 
 def _named(m, name, value):
@@ -10,6 +10,36 @@ def _named(m, name, value):
     signal = Signal(len(value), name=name)
     m.d.comb += signal.eq(value)
     return signal
+
+
+def plus(m, value, constant, width):
+    """``value + constant`` as ``width`` bits, without a carry chain: a few bits share less than a chain costs."""
+    bits, carry = [], Const(0, 1)
+    for n in range(width):
+        bit = value[n] if n < len(value) else value[-1] if value.shape().signed else Const(0, 1)
+        is_one = constant >> n & 1
+        bits.append(~(bit ^ carry) if is_one else bit ^ carry)
+        carry = _named(m, "carry", bit | carry if is_one else bit & carry)
+    return _named(m, "total", Cat(bits))
+
+
+def is_among(m, value, chosen, possible):
+    """Whether ``value`` is one of ``chosen``; it is known to be one of ``possible``, and what else it could be is left open.
+
+    The bits that tell those apart are tested, and no others.
+    """
+    others = set(possible) - set(chosen)
+    terms, left = [], sorted(set(chosen))
+    while left:
+        # Of the first number, the bits without which it would be one of the others.
+        mask = (1 << len(value)) - 1
+        for n in reversed(range(len(value))):
+            if all((left[0] ^ other) & mask & ~(1 << n) for other in others):
+                mask &= ~(1 << n)
+        bits = [bit if left[0] >> n & 1 else ~bit for n, bit in enumerate(value) if mask >> n & 1]
+        terms.append(Cat(bits).all() if bits else Const(1, 1))
+        left = [number for number in left if (number ^ left[0]) & mask]
+    return _named(m, "is_among", any_bit(Cat(terms)))
 
 
 def tree_sum(values):

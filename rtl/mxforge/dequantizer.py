@@ -3,9 +3,10 @@ from dataclasses import dataclass
 
 from amaranth import *
 from amaranth.lib import data
-from amaranth.utils import ceil_log2
+from amaranth.utils import bits_for
 
 from . import parameters
+from .arith import any_bit, is_among, plus
 from .formats import E8M0, ELEMENTS, WIDES
 from .pipeline import Cuts
 from .raw import normalized, normalized_exponents
@@ -13,6 +14,127 @@ from .round import round_up_to_nearest_even, split
 from .unit import Unit
 
 __all__ = ["Dequantizer"]
+
+# Bits of the part of a shift that is done first.
+FINE = 2
+
+
+class _Split:
+    """How a lane's sum splits: it adds ``width`` low bits, and its carry picks among facts of the bits above.
+
+    The facts depend on the scale alone, so the lanes share them. They are tables over the scale's upper bits and the carry
+    that the offset brings into those. What no scale and exponent bring about is left open.
+    """
+    def __init__(self, target, exponents, offset, most):
+        self._most = most
+        width = self.width = max(len(Signal(exponents)), bits_for(most - 1))
+        # Exponent codes below 0 count from the least of so many bits, so that a lane adds no sign.
+        self._is_signed = exponents.start < 0
+        self._start = offset - (1 << width - 1 if self._is_signed else 0)
+        top = (1 << target.exponent_width) - 1
+
+        names = "is_negative", "is_near", "is_low", "is_high", "is_above"
+        tables = {name: ([0] * self._size, [0] * self._size) for name in names}
+        self._near = set()
+        for scale in range(E8M0.nan_code):
+            index, high = self._upper(scale)
+            for exponent in exponents:
+                total = scale + offset + exponent
+                above, low = divmod(total, 1 << width)
+                holds = {
+                    "is_negative": above < 0, "is_near": above == -1, "is_low": total <= 0,
+                    "is_high": total >= top, "is_above": above > top >> width,
+                }
+                for name, value in holds.items():
+                    tables[name][above - high][index] |= value
+                if above == -1:
+                    self._near.add(low)
+        self._facts = tables
+        # Equal tables are one fact.
+        self._tables = list(dict.fromkeys(tuple(table) for pair in tables.values() for table in pair))
+        self._top = top >> width
+        self._layout = data.StructLayout(
+            {"low": width, "is_nan": 1, "facts": len(self._tables)}
+            | ({"fields": data.ArrayLayout(self._top.bit_length(), 2)} if self._top else {}))
+
+    @property
+    def _size(self):
+        return 2 << E8M0.width - self.width
+
+    def _upper(self, scale):
+        """The row of the tables, and the bits above ``width`` of the scale's share of the sum."""
+        carry = (scale % (1 << self.width) + self._start % (1 << self.width)) >> self.width
+        return carry | scale >> self.width << 1, scale + self._start >> self.width
+
+    def share(self, m, scale):
+        """What the lanes share of a scale."""
+        width = self.width
+        shared = Signal(self._layout, name="shared")
+        low = plus(m, scale[:width], self._start % (1 << width), width + 1)
+        m.d.comb += [shared.low.eq(low[:-1]), shared.is_nan.eq(scale.all())]
+        with m.Switch(Cat(low[-1], scale[width:])):
+            for index in range(self._size):
+                high = (index >> 1) + (index & 1) + (self._start >> width)
+                with m.Case(index):
+                    m.d.comb += [fact.eq(table[index]) for fact, table in zip(shared.facts, self._tables, strict=True)]
+                    if self._top:
+                        m.d.comb += [field.eq(min(max(high + carry, 0), self._top)) for carry, field in enumerate(shared.fields)]
+        return shared
+
+    def steps(self, exponent_code):
+        """What a lane adds for an exponent code."""
+        if self._is_signed:
+            sign = exponent_code[-1]
+            return Cat(exponent_code[:-1], sign.replicate(self.width - len(exponent_code)), ~sign)
+        return exponent_code
+
+    def pick(self, shared, fact, carry, given=None):
+        """A fact of the sum's upper bits; where ``given``, another of them, doesn't hold, it may be anything."""
+        tables = self._facts[fact]
+        facts = []
+        for number, table in enumerate(tables):
+            seen = {value for n, value in enumerate(table) if given is None or self._facts[given][number][n]}
+            facts.append(Const(1 in seen, 1) if len(seen) < 2 else shared.facts[self._tables.index(tuple(table))])
+        without, with_carry = facts
+        if tables[0] == tables[1] and given is None:
+            return without
+        return (without & ~carry) | (with_carry & carry)
+
+    def is_in_group(self, m, low, group):
+        """Whether a negative sum of these low bits, which ``is_near``, moves the significand by ``group << FINE`` places or up to
+        3 more.
+        """
+        places = {number: 1 + (1 << self.width) - number for number in self._near}
+        chosen = [number for number, count in places.items() if count >> FINE == group and count <= self._most]
+        return is_among(m, low, chosen, places)
+
+
+def _moved_down(bits, places):
+    """``bits``, highest first, moved down by ``places``, and zeros in the rest.
+
+    What masks both inputs of a multiplexer masks its output instead: synthesis doesn't find that by itself, and it is 8 % of a
+    dequantizer.
+    """
+    masked = [(None, bit) for bit in bits]
+    for k, moves in reversed(list(enumerate(places))):
+        stays = ~moves
+        above = [None] * (1 << k) + masked
+        below = masked + [None] * (1 << k)
+        masked = []
+        for down, same in zip(above, below, strict=True):
+            if down is None or same is None:
+                mask, bit = same or down
+                own = stays if down is None else moves
+                masked.append((own, bit) if mask is None else (None, own & mask & bit))
+            elif down[0] is same[0]:
+                masked.append((down[0], Mux(moves, down[1], same[1])))
+            else:
+                masked.append((None, Mux(moves, _and(*down), _and(*same))))
+    return [_and(mask, bit) for mask, bit in masked]
+
+
+def _and(mask, bit):
+    return bit if mask is None else mask & bit
 
 
 class Dequantizer(Unit):
@@ -70,82 +192,104 @@ class Dequantizer(Unit):
         """The target's exponent field is the scale plus the element's exponent code plus this."""
         return self._target.bias - E8M0.bias - self._element.bias
 
-    def _exponents(self):
-        element = normalized_exponents(self._element)
-        return range(element.start + self._offset, element.stop + E8M0.max_code + self._offset)
+    @property
+    def _most(self):
+        """The most places that a subnormal moves and still rounds to something."""
+        return min(self._target.mantissa_width + 2, 1 - self._offset - normalized_exponents(self._element).start)
 
     def elaborate(self, platform):
         m = Module()
         p = self.parameters
         cut = Cuts(m, p.cuts, p.stages)
 
-        offset = self._offset
-        base = Signal(range(offset, E8M0.max_code + offset + 1))
-        scale_is_nan = Signal()
-        m.d.comb += [
-            base.eq(self.i.scale + offset),
-            scale_is_nan.eq(self.i.scale == E8M0.nan_code),
-        ]
-        base = cut("elements", base, "base")
-        scale_is_nan = cut("elements", scale_is_nan, "scale_is_nan")
+        plan = _Split(self._target, normalized_exponents(self._element), self._offset, self._most)
+        shared = cut("elements", plan.share(m, self.i.scale), "shared")
         for lane in range(p.lanes):
             element = normalized(m, self.i.elements[lane], self._element, f"element{lane}")
             element = cut("elements", element, f"element{lane}")
-            m.d.comb += self.o.values[lane].eq(self._value(m, cut, base, scale_is_nan, element, lane))
+            m.d.comb += self.o.values[lane].eq(self._value(m, cut, plan, shared, element, lane))
 
         return m
 
-    def _value(self, m, cut, base, scale_is_nan, element, lane):
+    def _value(self, m, cut, plan, shared, element, lane):
         target = self._target
         width = target.mantissa_width
-        top = (1 << target.exponent_width) - 1
+        is_saturating = self.parameters.overflow == "saturate"
 
-        # Flags in the order of their precedence; a lane is none of them, or a number of the given exponent.
+        def named(name, value):
+            signal = Signal(len(value), name=f"{name}{lane}")
+            m.d.comb += signal.eq(value)
+            return signal
+
+        total = named("total", plan.steps(element.exponent_code) + shared.low)
+        low, carry = total[:-1], total[-1]
+        field = low[:target.exponent_width]
+        beyond = any_bit(low[target.exponent_width:])
+
+        def holds(fact, given=None):
+            return plan.pick(shared, fact, carry, given)
+
+        is_nan = named("is_nan", element.is_nan | shared.is_nan)
+        is_special = named("is_special", is_nan | element.is_inf)
+        is_none = named("is_none", element.is_zero | element.is_inf)
+        is_negative = named("is_negative", holds("is_negative"))
+        is_near = named("is_near", holds("is_near"))
+        is_up = named("is_up", is_special | holds("is_above") | (holds("is_high") & beyond))
+        is_over = named("is_over", holds("is_high") & (holds("is_above", "is_high") | beyond | field.all()))
+
         numbers = data.StructLayout({
-            "fraction": element.fraction.shape(), "exponent_code": target.exponent_width, "places": ceil_log2(width + 3),
-            "sign": 1, "is_nan": 1, "is_inf": 1, "is_over": 1, "is_zero": 1,
+            "fraction": element.fraction.shape(), "field": target.exponent_width, "fine": FINE,
+            "groups": (self._most >> FINE) + 1, "sign": 1, "is_nan": 1, "is_full": 1,
         })
         sums = Signal(numbers, name=f"sums{lane}")
-        exponents = self._exponents()
-        exponent = Signal(exponents, name=f"exponent{lane}")
-        is_tiny = exponent <= 0
+        is_down = named("is_down", ~is_special & (element.is_zero | is_negative))
+        field = (field | is_up.replicate(len(field))) & ~is_down.replicate(len(field))
+        size = target.exponent_width - len(field)
+        if size:
+            upper = Mux(carry, shared.fields[1], shared.fields[0])
+            field = Cat(field, (upper & ~element.is_zero.replicate(size)) | is_special.replicate(size))
+        if is_saturating:
+            field = Cat(field[0] & ~(is_over & ~is_special), field[1:])
+        is_subnormal = holds("is_low") & (holds("is_negative", "is_low") | ~any_bit(low[1:]))
         m.d.comb += [
-            exponent.eq(base + element.exponent_code),
             sums.fraction.eq(element.fraction),
-            sums.exponent_code.eq(Mux(is_tiny, 0, exponent)),
-            sums.places.eq(Mux(is_tiny, Mux(exponent < -(width + 1), width + 2, 1 - exponent), 0)),
-            sums.sign.eq(element.sign),
-            sums.is_nan.eq(element.is_nan | scale_is_nan),
-            sums.is_inf.eq(element.is_inf),
-            sums.is_over.eq(exponent >= top),
-            sums.is_zero.eq(element.is_zero),
+            sums.field.eq(field),
+            sums.fine.eq(Cat(~low[0] & ~is_none & is_subnormal, is_near & ~is_none & low[1])),
+            sums.sign.eq(element.sign & ~is_nan),
+            sums.is_nan.eq(is_nan),
+            sums.is_full.eq(is_over & ~is_special & ~element.is_zero if is_saturating else 0),
         ]
+        for group, selected in enumerate(sums.groups):
+            is_in = named("is_in", is_near & plan.is_in_group(m, low, group))
+            if group:
+                m.d.comb += selected.eq(is_nan | (~is_none & is_in))
+            else:
+                m.d.comb += selected.eq(is_nan | (~is_over & ~(is_negative & ~is_none & ~is_in)))
         sums = cut("sums", sums, f"{lane}")
 
         # As many bits below the mantissa as the longest shift needs, so that none is lost.
-        most = min(width + 2, 1 - exponents.start)
-        below = max(0, len(element.fraction) + most - width)
-        significand = Cat(C(0, width + below - len(sums.fraction)), sums.fraction, C(1, 1))
-        moved = Signal(width + 1 + below, name=f"moved{lane}")
-        m.d.comb += moved.eq(significand >> sums.places)
-        moved = cut("shifted", moved, f"moved{lane}")
+        below = max(0, len(element.fraction) + self._most - width)
+        down = _moved_down([Const(1, 1), *reversed(sums.fraction)], sums.fine)
+        down = list(named("fine", Cat(down)))
+        groups = sums.groups
+        places = []
+        for place in range(1, width + below + 1):
+            near = [n for n in range(len(groups)) if 0 <= place - (n << FINE) < len(down)]
+            bits = [down[place - (n << FINE)] & groups[n] for n in near]
+            if not below:
+                # NaN selects every group, and any other value at most one.
+                pair = [*near, near[0] - 1 if near[0] else 1][:2] if near and len(groups) > 1 else []
+                bits.append(groups[pair[0]] & groups[pair[1]] if pair else sums.is_nan)
+            places.append(any_bit(Cat(bits)))
+        moved = cut("shifted", named("moved", Cat(reversed(places))), f"moved{lane}")
         sums = cut("shifted", sums, f"sums{lane}")
 
-        kept, guard, sticky = split(moved[:width + below], below)
-        magnitude = Cat(kept, sums.exponent_code)
+        kept, guard, sticky = split(moved, below)
+        magnitude = Cat(kept, sums.field)
         if below:
             # Only subnormals lose bits, so the carry reaches no further than the lowest exponent.
-            magnitude = magnitude + round_up_to_nearest_even(kept[0], guard, sticky)
-        over_code = target.inf_code if self.parameters.overflow == "inf" else target.max_code
-        value = Signal(target.width, name=f"value{lane}")
-        with m.If(sums.is_nan):
-            m.d.comb += value.eq(target.nan_code)
-        with m.Elif(sums.is_inf):
-            m.d.comb += value.eq(Cat(C(target.inf_code, target.width - 1), sums.sign))
-        with m.Elif(sums.is_zero):
-            m.d.comb += value.eq(Cat(C(0, target.width - 1), sums.sign))
-        with m.Elif(sums.is_over):
-            m.d.comb += value.eq(Cat(C(over_code, target.width - 1), sums.sign))
-        with m.Else():
-            m.d.comb += value.eq(Cat(magnitude[:target.width - 1], sums.sign))
-        return cut("result", value, f"{lane}")
+            rounded = (magnitude + round_up_to_nearest_even(kept[0], guard, sticky))[:target.width - 1]
+            magnitude = rounded | sums.is_nan.replicate(target.width - 1)
+        if is_saturating:
+            magnitude |= sums.is_full.replicate(width)
+        return cut("result", Cat(magnitude, sums.sign), f"{lane}")

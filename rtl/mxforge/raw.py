@@ -2,7 +2,7 @@
 from amaranth import *
 from amaranth.lib import data
 
-from .arith import normalize
+from .arith import normalize, plus
 from .formats import IntegerFormat
 
 __all__ = ["decode", "normalized", "normalized_exponents", "normalized_layout", "raw_layout"]
@@ -77,11 +77,15 @@ def normalized(m, code, fmt, name):
     raw = decode(m, code, fmt, f"{name}_raw")
     result = Signal(normalized_layout(fmt), name=name)
     significand, zeros = normalize(m, raw.significand)
+    width = len(result.exponent_code)
     # The significand's top bit has weight 2**(1 - bias) times its distance from the hidden bit's place.
     above = fmt.significand_width - 1 - fmt.mantissa_width
+    exponent_code = plus(m, ~Cat(zeros, C(0, width - len(zeros))), above + 2, width)
+    if not isinstance(fmt, IntegerFormat):
+        exponent_code = Mux(raw.significand[-1], Cat(code[fmt.mantissa_width:fmt.width - 1], C(0, 1))[:width], exponent_code)
     m.d.comb += [
         result.fraction.eq(significand[:-1]),
-        result.exponent_code.eq(raw.exponent_code + above - zeros),
+        result.exponent_code.eq(exponent_code),
         result.sign.eq(raw.sign),
         result.is_nan.eq(raw.is_nan),
         result.is_inf.eq(raw.is_inf),
