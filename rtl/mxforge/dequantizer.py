@@ -19,7 +19,7 @@ __all__ = ["Dequantizer"]
 FINE = 2
 
 
-class _Split:
+class _CarrySelect:
     """How a lane's sum splits: it adds ``width`` low bits, and its carry picks among facts of the bits above.
 
     The facts depend on the scale alone, so the lanes share them. They are tables over the scale's upper bits and the carry
@@ -72,13 +72,15 @@ class _Split:
         shared = Signal(self._layout, name="shared")
         low = plus(m, scale[:width], self._start % (1 << width), width + 1)
         m.d.comb += [shared.low.eq(low[:-1]), shared.is_nan.eq(scale.all())]
-        with m.Switch(Cat(low[-1], scale[width:])):
-            for index in range(self._size):
-                high = (index >> 1) + (index & 1) + (self._start >> width)
-                with m.Case(index):
-                    m.d.comb += [fact.eq(table[index]) for fact, table in zip(shared.facts, self._tables, strict=True)]
-                    if self._top:
-                        m.d.comb += [field.eq(min(max(high + carry, 0), self._top)) for carry, field in enumerate(shared.fields)]
+        row = Cat(low[-1], scale[width:])
+        highs = [(n >> 1) + (n & 1) + (self._start >> width) for n in range(self._size)]
+        columns = list(zip(shared.facts, self._tables, strict=True))
+        for carry in range(2) if self._top else ():
+            field = shared.fields[carry]
+            numbers = [min(max(high + carry, 0), self._top) for high in highs]
+            columns += [(field[n], [number >> n & 1 for number in numbers]) for n in range(len(field))]
+        for bit, table in columns:
+            m.d.comb += bit.eq(is_among(m, row, [n for n, value in enumerate(table) if value], range(self._size)))
         return shared
 
     def steps(self, exponent_code):
@@ -152,6 +154,11 @@ class Dequantizer(Unit):
     from there on all of it is below half of the last place. Only subnormals lose bits, so the rounding carry ends at the
     smallest normal, and no overflow comes of it. FP32 holds every product exactly, and has no rounder.
 
+    A lane adds as many low bits as its exponent has (5 for E4M3), made positive by what the shared number lacks. The upper
+    bits of the sum, and whether it is below 1 or beyond the top, are each one of two shared signals, by the lane's carry.
+    The shift goes by 0 to 3 places, then by groups of 4, one selected; none for zero and Inf, all for NaN, whose mantissa is
+    the AND of two of them.
+
     Cuts: the sums, the result, the normalised elements, the shifted significands.
 
     Members
@@ -202,16 +209,16 @@ class Dequantizer(Unit):
         p = self.parameters
         cut = Cuts(m, p.cuts, p.stages)
 
-        plan = _Split(self._target, normalized_exponents(self._element), self._offset, self._most)
-        shared = cut("elements", plan.share(m, self.i.scale), "shared")
+        upper_bits = _CarrySelect(self._target, normalized_exponents(self._element), self._offset, self._most)
+        shared = cut("elements", upper_bits.share(m, self.i.scale), "shared")
         for lane in range(p.lanes):
             element = normalized(m, self.i.elements[lane], self._element, f"element{lane}")
             element = cut("elements", element, f"element{lane}")
-            m.d.comb += self.o.values[lane].eq(self._value(m, cut, plan, shared, element, lane))
+            m.d.comb += self.o.values[lane].eq(self._value(m, cut, upper_bits, shared, element, lane))
 
         return m
 
-    def _value(self, m, cut, plan, shared, element, lane):
+    def _value(self, m, cut, upper_bits, shared, element, lane):
         target = self._target
         width = target.mantissa_width
         is_saturating = self.parameters.overflow == "saturate"
@@ -221,13 +228,13 @@ class Dequantizer(Unit):
             m.d.comb += signal.eq(value)
             return signal
 
-        total = named("total", plan.steps(element.exponent_code) + shared.low)
+        total = named("total", upper_bits.steps(element.exponent_code) + shared.low)
         low, carry = total[:-1], total[-1]
         field = low[:target.exponent_width]
         beyond = any_bit(low[target.exponent_width:])
 
         def holds(fact, given=None):
-            return plan.pick(shared, fact, carry, given)
+            return upper_bits.pick(shared, fact, carry, given)
 
         is_nan = named("is_nan", element.is_nan | shared.is_nan)
         is_special = named("is_special", is_nan | element.is_inf)
@@ -260,7 +267,7 @@ class Dequantizer(Unit):
             sums.is_full.eq(is_over & ~is_special & ~element.is_zero if is_saturating else 0),
         ]
         for group, selected in enumerate(sums.groups):
-            is_in = named("is_in", is_near & plan.is_in_group(m, low, group))
+            is_in = named("is_in", is_near & upper_bits.is_in_group(m, low, group))
             if group:
                 m.d.comb += selected.eq(is_nan | (~is_none & is_in))
             else:
