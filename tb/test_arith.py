@@ -9,7 +9,9 @@ from amaranth.sim import Simulator
 from mxforge.arith import (
     count_leading_zeros,
     exchange,
+    is_among,
     normalize,
+    plus,
     select,
     shift_left,
     shift_right_sticky,
@@ -50,6 +52,22 @@ def test_normalize(width):
             assert shifted == value << zeros
         else:
             assert shifted == 0
+
+
+@pytest.mark.parametrize("width", [1, 3, 6])
+@pytest.mark.parametrize("constant", [0, 1, 5, 22, -1, -6])
+def test_plus(width, constant):
+    for (value,), (total,) in evaluate([4], lambda m, value: plus(m, value, constant, width)):
+        assert total == (value + constant) % (1 << width)
+
+
+def test_is_among():
+    """Each set of 3-bit numbers among each that has it; nothing is said of other numbers."""
+    for possible in itertools.chain.from_iterable(itertools.combinations(range(8), n) for n in (1, 2, 4, 7, 8)):
+        chosen = [[number for n, number in enumerate(possible) if subset >> n & 1] for subset in range(1 << len(possible))]
+        for (value,), found in evaluate([3], lambda m, value, c=chosen, p=possible: tuple(is_among(m, value, one, p) for one in c)):
+            if value in possible:
+                assert list(found) == [value in one for one in chosen]
 
 
 @pytest.mark.parametrize("count", [1, 2, 3, 5, 6, 8])

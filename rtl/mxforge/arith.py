@@ -13,10 +13,10 @@ def _named(m, name, value):
 
 
 def plus(m, value, constant, width):
-    """``value + constant`` as ``width`` bits, without a carry chain: a few bits share less than a chain costs."""
+    """Unsigned ``value + constant`` as ``width`` bits, without a carry chain: a few bits share less than a chain costs."""
     bits, carry = [], Const(0, 1)
     for n in range(width):
-        bit = value[n] if n < len(value) else value[-1] if value.shape().signed else Const(0, 1)
+        bit = value[n] if n < len(value) else Const(0, 1)
         is_one = constant >> n & 1
         bits.append(~(bit ^ carry) if is_one else bit ^ carry)
         carry = _named(m, "carry", bit | carry if is_one else bit & carry)
