@@ -53,7 +53,7 @@ FP32 = [
     {"accumulation": "fp32_fused", "a_element": "e5m2", "b_element": "e5m2", "block_size": 4, "lanes": 1, "stages": 14,
      "slots": 2, "addend": False},
     {"accumulation": "fp32_chain", "block_size": 8, "lanes": 8, "target": "bf16"},
-    {"accumulation": "fp32_chain", "b_element": "e5m2", "block_size": 8, "lanes": 8, "stages": 23, "slots": 10},
+    {"accumulation": "fp32_chain", "b_element": "e5m2", "block_size": 8, "lanes": 8, "stages": 22, "slots": 10},
     {"accumulation": "fp32_chain", "a_element": "e2m1", "b_element": "e2m3", "block_size": 2, "lanes": 2, "stages": 14,
      "slots": 3},
     {"accumulation": "blackwell", "block_size": 8, "lanes": 8},

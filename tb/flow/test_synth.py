@@ -169,7 +169,8 @@ def routed(target):
     router = f"yowasp-nextpnr-{target}"
     assert speed["tools"] == {name: importlib.metadata.version(name) for name in ("pyosys", router)}
     bits = [sum(port["width"] for port in manifest["ports"].values() if port["dir"] == side) for side in ("in", "out")]
-    return speed["utilization"], bits[0] + 2 * bits[1]
+    # The ten lowest bits of the value are ones of a NaN only: one register for them all.
+    return speed["utilization"], bits[0] + 2 * (bits[1] - 9)
 
 
 def test_place_and_route():
