@@ -94,7 +94,7 @@ def test_under_stalls(verify):
 def test_every_depth_of_the_quantizers(verify, columns, stages):
     layer = MatmulLayer(rows=1, columns=columns, accumulation="exact", window=40, quantizer_stages=stages, **SMALL)
     verify(layer, 1_000)
-    assert layer.latency == 1 + 2 + stages + (columns < 4) + 2
+    assert layer.latency == 1 + 1 + stages + (columns < 4) + 1
 
 
 def test_two_layers_chain(play):
@@ -226,7 +226,7 @@ def test_what_is_left_of_a_block_gives_nothing(play):
 def test_latency_and_interval_are_the_halves():
     layer = MatmulLayer(columns=2, stages=17, quantizer_stages=3, **SMALL)
     quantizer = Quantizer(lanes=2, block_size=4, stages=3)
-    assert layer.latency == 17 + 2 + quantizer.latency + 2
+    assert layer.latency == 17 + 1 + quantizer.latency + 1
     assert layer.interval > 1 and layer.beats == (1, 2)
 
 

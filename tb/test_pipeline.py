@@ -1,6 +1,7 @@
 # amaranth: UnusedElaboratable=no
 import itertools
 import random
+from collections import deque
 
 import pytest
 from amaranth import *
@@ -9,7 +10,7 @@ from amaranth.sim import Simulator
 
 from mxforge import parameters
 from mxforge.dequantizer import Dequantizer
-from mxforge.pipeline import Cuts, Streamed, burst, chain, delay
+from mxforge.pipeline import GROUP, Cuts, ResultQueue, Streamed, burst, chain, delay
 from mxforge.unit import Unit
 
 LAYOUT = data.StructLayout({"number": 16})
@@ -89,6 +90,53 @@ def play(dut, numbers, count, input_rate=1.0, output_rate=1.0, seed=1):
     simulator.add_testbench(bench)
     simulator.run()
     return results, taken, given
+
+
+def queue_moves(depth):
+    """``(write, ready)`` cycle by cycle, never more than ``depth`` waiting: at each level each pair, long runs, and chance."""
+    rng = random.Random(depth)
+    fill, hold, pass_on, drain = (1, 0), (0, 0), (1, 1), (0, 1)
+    yield from [drain, drain, pass_on, pass_on, drain, drain]
+    for level in range(1, depth + 1):
+        yield from [*[fill] * level, hold, hold, *([pass_on] * 2 * depth), *[drain] * level, drain, hold]
+    for _ in range(40 * depth):
+        rates = rng.choice((0, 0.3, 0.7, 1)), rng.choice((0, 0.3, 0.7, 1))
+        yield from [tuple(int(rng.random() < rate) for rate in rates) for _ in range(rng.randrange(1, 2 * depth))]
+    yield from [drain] * (depth + 1)
+
+
+@pytest.mark.parametrize("depth", [1, 2, 3, 4, 8])
+def test_queue(depth):
+    width = 2 * GROUP + 1
+    dut = ResultQueue(width, depth)
+    seen = set()
+
+    async def bench(ctx):
+        waiting, written = deque(), 1
+        for write, ready in queue_moves(depth):
+            # There is room for what comes as something goes.
+            write &= len(waiting) < depth or ready
+            number = written * 0x9E3779B97F4A7C15F39CC0605CEDC834 % (1 << width)
+            ctx.set(dut.w_en, write)
+            ctx.set(dut.w_data, number if write else ~number)
+            for value in not ready, ready:
+                ctx.set(dut.o.ready, value)
+                assert ctx.get(dut.o.valid) == bool(waiting)
+                assert not waiting or ctx.get(dut.o.payload) == waiting[0]
+            seen.add((len(waiting), write, ready))
+            if waiting and ready:
+                waiting.popleft()
+            if write:
+                waiting.append(number)
+                written += 1
+            await ctx.tick()
+        assert not waiting and written > 10 * depth
+
+    simulator = Simulator(dut)
+    simulator.add_clock(1e-6)
+    simulator.add_testbench(bench)
+    simulator.run()
+    assert seen == set(itertools.product(range(depth + 1), (0, 1), (0, 1))) - {(depth, 1, 0)}
 
 
 CORES = [("each", False), ("each", True), ("some", True), ("blocks", True)]

@@ -72,7 +72,7 @@ class AxiStream(Around, wiring.Component):
 
     Elsewhere beats are whole: ``m_axis_tkeep`` is all ones, and ``s_axis_tkeep`` must be, and is not looked at.
 
-    Rules. ``m_axis_tvalid`` never waits for ``m_axis_tready``, and stays with its payload until the transfer; both come from
+    Rules. ``m_axis_tvalid`` never waits for ``m_axis_tready``, and stays with its payload until the transfer; both follow from
     registers. ``aresetn`` is active low, and must rise with the clock. It is seen at rising edges of ``aclk``, or at once if
     ``domain.async_reset`` is set before elaboration. In reset ``m_axis_tvalid`` is low. What was under way before is lost.
 

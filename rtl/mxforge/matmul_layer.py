@@ -41,7 +41,7 @@ class MatmulLayer(StreamUnit):
         ``is_out_of_window`` [rows], with ``exact`` only: a term of the row's block lay outside the accumulator's window, and
         the block is NaN.
 
-    Latency is the tile's and the quantizer's, two more each for their queues: from the input beat that completes a block of D to
+    Latency is the tile's and the quantizer's, one more each for their queues: from the input beat that completes a block of D to
     its first output beat; the others follow, one a cycle. Interval as the tile's.
     """
     @dataclass(frozen=True, kw_only=True)

@@ -5,9 +5,13 @@ from amaranth.lib import memory, stream, wiring
 from amaranth.lib.wiring import In, Out
 from amaranth.utils import ceil_log2
 
+from .arith import any_bit
 from .unit import Around, StreamUnit
 
 __all__ = ["Cuts", "ResultQueue", "Streamed", "burst", "chain", "delay", "streamed"]
+
+# Bits of a payload that share pointers.
+GROUP = 128
 
 
 def _register(m, value, name, reset_less=True):
@@ -28,6 +32,19 @@ def burst(m, start, beats, *, name):
     remaining = Signal(range(beats), name=name)
     m.d.sync += remaining.eq(Mux(start, beats - 1, remaining - remaining.any()))
     return start | remaining.any()
+
+
+def _some(m, most, more, less, *, init, name):
+    """A register that says whether a count of 0 to ``most``, which starts at ``init``, isn't 0. Each cycle ``more`` is added to it,
+    ``less``, a bit, taken away.
+    """
+    count = Signal(range(most + 1), init=init, name=name)
+    is_some = Signal(init=init > 0, name=f"{name}_is_some")
+    m.d.sync += [
+        count.eq(count + more - less),
+        is_some.eq(any_bit(more) | any_bit(count[1:]) | (count[0] & ~less)),
+    ]
+    return is_some
 
 
 class Cuts:
@@ -60,15 +77,16 @@ class Cuts:
 class ResultQueue(wiring.Component):
     """A queue that is never asked to hold more than ``depth``: credits elsewhere see to that, so nothing checks.
 
-    The write enable goes straight to the memory, and the output comes from registers.
+    ``o.valid`` comes from a register, ``o.payload`` from memory that is read where registers say, without a clock. What
+    ``o.ready`` reaches is narrow: each group of payload bits has pointers of its own.
 
     Members
     -------
     w_data : :py:`In(shape)`, w_en : :py:`In(1)`
     o : :py:`Out(stream.Signature(shape))`
-        First seen valid two cycles after the write.
+        First seen valid a cycle after the write.
     """
-    latency = 2
+    latency = 1
 
     def __init__(self, shape, depth):
         self._shape = shape
@@ -80,28 +98,24 @@ class ResultQueue(wiring.Component):
 
         # Rounding up to a power of two makes the pointers wrap by themselves.
         depth = 1 << max(1, ceil_log2(self._depth))
-        m.submodules.storage = storage = memory.Memory(
-            shape=unsigned(Shape.cast(self._shape).width), depth=depth, init=[])
-        write = storage.write_port()
-        read = storage.read_port()
-
-        level = Signal(range(depth + 1))
-        take = Signal()
-        valid = Signal()
+        taken = Signal()
         m.d.comb += [
-            write.data.eq(self.w_data),
-            write.en.eq(self.w_en),
-            take.eq((level != 0) & (self.o.ready | ~valid)),
-            read.en.eq(take),
-            self.o.valid.eq(valid),
-            self.o.payload.eq(read.data),
+            taken.eq(self.o.valid & self.o.ready),
+            self.o.valid.eq(_some(m, depth, self.w_en, taken, init=0, name="level")),
         ]
-        m.d.sync += [
-            level.eq(level + self.w_en - take),
-            write.addr.eq(write.addr + self.w_en),
-            read.addr.eq(read.addr + take),
-            valid.eq(take | (valid & ~self.o.ready)),
-        ]
+        given, shown = Value.cast(self.w_data), Value.cast(self.o.payload)
+        for n, low in enumerate(range(0, len(given), GROUP)):
+            group = slice(low, min(low + GROUP, len(given)))
+            m.submodules[f"storage{n}"] = storage = memory.Memory(
+                shape=unsigned(group.stop - group.start), depth=depth, init=[])
+            write = storage.write_port()
+            read = storage.read_port(domain="comb")
+            m.d.comb += [write.data.eq(given[group]), write.en.eq(self.w_en), shown[group].eq(read.data)]
+            # A tool doesn't see that these are equal to those of another group, as they follow from themselves.
+            for name, port, step in ("write_at", write, self.w_en), ("read_at", read, taken):
+                at = Signal(range(depth), name=f"{name}{n}")
+                m.d.comb += port.addr.eq(at)
+                m.d.sync += at.eq(at + step)
 
         return m
 
@@ -142,8 +156,10 @@ class Streamed(Around, wiring.Component):
 
         accepted = Signal()
         delivered = Signal()
-        free = Signal(range(credits + 1), init=credits)
-        ready = free != 0
+        done = Signal()
+        # A beat that leaves the core without a result gives its credit back there.
+        is_lost = Signal()
+        ready = _some(m, credits, delivered + is_lost, accepted, init=credits, name="free")
         if core.interval > 1:
             pause = Signal(range(core.interval))
             m.d.sync += pause.eq(Mux(accepted, core.interval - 1, pause - (pause != 0)))
@@ -155,18 +171,11 @@ class Streamed(Around, wiring.Component):
             core.i.eq(self.i.payload),
             results.w_data.eq(core.o),
         ]
-        returned = delivered
-
         if core.is_stateful:
             m.d.comb += [core.i_valid.eq(accepted), results.w_en.eq(core.o_valid)]
         if core.cadence == "some" or not core.is_stateful:
-            done = delay(m, accepted, core.latency, name="under_way", reset_less=False)
-            if core.is_stateful:
-                # A beat that leaves the core without a result gives its credit back there.
-                returned = delivered + (done & ~core.o_valid)
-            else:
-                m.d.comb += results.w_en.eq(done)
-        m.d.sync += free.eq(free - accepted + returned)
+            m.d.comb += done.eq(delay(m, accepted, core.latency, name="under_way", reset_less=False))
+            m.d.comb += is_lost.eq(done & ~core.o_valid) if core.is_stateful else results.w_en.eq(done)
 
         return m
 
