@@ -156,8 +156,24 @@ def test_what_a_tool_says_is_the_log(local):
     for workers in local, Workers(1):
         failures = outcomes(workers, [job(sample_jobs.fails_in_a_tool, number=n) for n in range(2)])
         assert {failure.log for failure in failures.values()} == {"sh failed with status 3:\nno room for 7 LUTs"}
-    with pytest.raises(MxforgeError, match=r"^area: no room$"):
-        jobs.needed(Job(name="area", function=sample_jobs.pid), Failure(log="no room"))
+    for log, said in ("no room", "no room"), ("", "it failed without a word"):
+        with pytest.raises(MxforgeError, match=rf"^area: {said}$"):
+            jobs.needed(Job(name="area", function=sample_jobs.pid), Failure(log=log))
+
+
+@pytest.mark.parametrize(("log", "line"), [
+    ("no room\nfor 7", "no room"), ("Traceback (most recent call last):\n  File\nValueError: no\n", "ValueError: no"),
+    ("\nno room", "no room"), ("", "it failed without a word"), (" \n", "it failed without a word")])
+def test_a_failure_in_a_line(log, line):
+    assert Failure(log=log).line == line
+
+
+def test_a_missing_dask_is_one_line(monkeypatch):
+    monkeypatch.setitem(sys.modules, "distributed", None)
+    with pytest.raises(MxforgeError, match=r"^many jobs need distributed: .*'.\[jobs\]'; --jobs 1 does without$"):
+        Workers(2).__enter__()
+    with Workers(1) as workers:
+        assert sorted(outcomes(workers, squares(range(3))).values()) == [0, 1, 4]
 
 
 def test_a_job_that_ends_its_worker_once_or_twice(local, tmp_path):
