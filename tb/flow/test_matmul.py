@@ -62,7 +62,7 @@ def test_a_product(folder, mxforge):
 
 
 def test_called_from_python_nothing_is_shown(folder, sim_build, capfd):
-    result = matmul.run(folder / "a.npy", folder / "b.npy", folder / "d.npy", sim_build)
+    result = matmul.run(f"{folder}/a.npy", f"{folder}/b.npy", folder / "d.npy", sim_build)
     assert result.difference is None and np.load(folder / "d.npy").shape == (5, 9) and capfd.readouterr() == ("", "")
 
 

@@ -196,6 +196,18 @@ def test_commands_show_the_same_verilog(mxforge):
         assert status == 0 and json.loads(out)["verilog_sha256"] == facts["verilog_sha256"]
 
 
+def test_fast_entries_are_measured_with_their_ports(monkeypatch):
+    for name, is_streamed in ("a_fast", True), ("b_fast", False):
+        monkeypatch.setitem(catalog.ENTRIES, name, catalog.Entry(
+            name=name, unit="dequantizer", parameters={"element": "e2m1", "lanes": 1, "stages": 2}, streamed=is_streamed))
+    everything = measure.measurements()
+    for name, ports, latency in ("a_fast", "streams", 4), ("b_fast", "bare", 2):
+        for kind, more in ("area", ""), ("fmax", " --fmax --seeds 3"):
+            facts = everything[f"{kind}/{name}"].facts
+            assert (facts["ports"], facts["latency"], facts["unit"]) == (ports, latency, "dequantizer")
+            assert facts["command"] == f"mxforge synth {name} --luts-only --target ecp5{more}"
+
+
 def test_names_tell_what_they_are():
     everything = measure.measurements()
     assert {f"area/{name}" for name in measure.NAMED} <= set(everything)

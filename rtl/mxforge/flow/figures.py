@@ -10,7 +10,7 @@ __all__ = ["SCALES", "SERIES", "TABLES", "WORDS", "document", "fit", "series"]
 
 # What stands beside the catalogue's entries, (LUT4, NAND2) each: others' designs; what verified sketches reached, LUT4 and NAND2 by
 # different ones; what is aimed at; where the floor seems to be. Others' figures, here and in `_PEERS`, are cited: they were taken
-# once of their sources, with Yosys 0.70 in our flow, and nothing here measures them again.
+# once of their sources, with Yosys 0.70 in the same flow, and nothing here measures them again.
 _BESIDE = {
     "dot32_e4m3": {"peer": "MX-for-FPGA", "others": (7938, 23300), "sketch": (6191, 25200), "target": (6000, 24000),
                    "bound": (5650, 21000)},
@@ -26,7 +26,7 @@ _BESIDE = {
 }
 # How many times `dequantize1_fp32` the multiplier is aimed at being, at least.
 _TIMES = 25
-# Others that are pipelined: by unit of ours, what it is, MHz, and the LUT4 that it is taken to have, as above.
+# Others that are pipelined: by the unit that they are like, what it is, MHz, and the LUT4 that it is taken to have, as above.
 _PEERS = {"quantizer": ("a quantizer of 5 stages", 63.5, _BESIDE["quantize32_bf16"]["others"][0]),
           "scaled_dot": ("a dot product", 34.7, _BESIDE["dot32_e4m3"]["others"][0])}
 # What entries that are pipelined throughout aim at, MHz at least: by their ports, or those with the unit; and how many times the

@@ -1,3 +1,4 @@
+# amaranth: UnusedElaboratable=no
 """Matrix products through the simulated hardware: quantized, tiled, and compared with golden bit for bit."""
 import itertools
 import re
