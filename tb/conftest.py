@@ -1,3 +1,4 @@
+# amaranth: UnusedElaboratable=no
 """Fixtures that put a unit through Verilator, and a summary of what was verified."""
 import importlib
 import inspect

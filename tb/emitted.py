@@ -1,4 +1,7 @@
-"""Verilog of the generator's units, made once for all tests of a process."""
+"""Verilog of the generator's units, made once for all tests of a process.
+
+Amaranth warns of a component that was never elaborated; a module that makes some for this is told not to, in its first line.
+"""
 import copy
 
 from mxforge import catalog
@@ -23,6 +26,4 @@ def emitted(component, name, **style):
     key = command_of(component, name, **style), *_chain(component)
     if key not in _made:
         _made[key] = emit(component, name, **style)
-    # Amaranth warns of what was never elaborated.
-    unit_of(component)._MustUse__used = True
     return copy.deepcopy(_made[key])

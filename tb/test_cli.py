@@ -15,6 +15,7 @@ import pytest
 
 import mxgolden.dequantizer
 from mxforge import catalog, cli
+from mxforge.flow import run
 
 ROOT = Path(__file__).resolve().parent.parent
 ENVIRONMENT = os.environ | {"PYTHONPATH": f"{ROOT / 'rtl'}{os.pathsep}{ROOT / 'tb'}", "COLUMNS": "80"}
@@ -249,6 +250,12 @@ def test_run(folder, mxforge):
     expected = mxgolden.dequantizer.expected({"element": "e4m3", "target": "bf16", "lanes": 32, "overflow": "inf"}, vectors())
     with np.load(folder / "r.npz") as results:
         np.testing.assert_array_equal(results["values"], expected["values"])
+
+
+@pytest.mark.parametrize("jobs", [1, 2])
+def test_run_called_from_python_shows_nothing(jobs, folder, sim_build, capfd):
+    result = run.run(catalog.find("dequantizer"), folder / "good.npz", folder / "r.npz", sim_build, check=True, jobs=jobs)
+    assert result.difference is None and capfd.readouterr() == ("", "")
 
 
 def test_run_of_packets(folder, mxforge):

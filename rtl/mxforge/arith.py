@@ -13,13 +13,17 @@ def _named(m, name, value):
 
 
 def plus(m, value, constant, width):
-    """Unsigned ``value + constant`` as ``width`` bits, without a carry chain: a few bits share less than a chain costs."""
+    """``(value + constant) % (1 << width)``, ``width`` bits, of an unsigned ``value`` and any whole ``constant``.
+
+    Without a carry chain, which for a few bits costs more than they share.
+    """
     bits, carry = [], Const(0, 1)
     for n in range(width):
         bit = value[n] if n < len(value) else Const(0, 1)
         is_one = constant >> n & 1
         bits.append(~(bit ^ carry) if is_one else bit ^ carry)
-        carry = _named(m, "carry", bit | carry if is_one else bit & carry)
+        if n + 1 < width:
+            carry = _named(m, "carry", bit | carry if is_one else bit & carry)
     return _named(m, "total", Cat(bits))
 
 

@@ -9,7 +9,7 @@ from pathlib import Path
 import click
 
 from . import __version__
-from .errors import MxforgeError, nearest
+from .errors import MxforgeError, install, nearest
 
 __all__ = ["cli", "main"]
 
@@ -170,7 +170,7 @@ def _extra(extra, what):
     try:
         yield
     except ModuleNotFoundError as error:
-        raise MxforgeError(f"{what} needs {error.name}: pip install 'mxforge[{extra}]'") from None
+        raise MxforgeError(f"{what} needs {error.name}: {install(extra)}") from None
 
 
 def _build_dir(function):
@@ -182,7 +182,8 @@ def _workers(default):
     """What runs many jobs."""
     def options(function):
         function = click.option("--scheduler", metavar="ADDRESS",
-                                help="A dask scheduler whose workers do it, such as tcp://127.0.0.1:8786.")(function)
+                                help="A dask scheduler whose workers do it, such as tcp://127.0.0.1:8786, on a network that you "
+                                     "trust.")(function)
         return click.option("--jobs", metavar="N", type=click.IntRange(1), help=f"How much is done at once.  [{default}]")(function)
     return options
 

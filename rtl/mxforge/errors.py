@@ -1,6 +1,6 @@
 """Errors that a user can mend."""
 
-__all__ = ["MxforgeError", "nearest"]
+__all__ = ["MxforgeError", "install", "nearest"]
 
 
 class MxforgeError(Exception):
@@ -13,3 +13,8 @@ def nearest(name, known, otherwise, n=1, cutoff=0.6):
 
     near = difflib.get_close_matches(name, known, n=n, cutoff=cutoff)
     return f"did you mean {' or '.join(near)}?" if near else otherwise
+
+
+def install(extra):
+    """What to type for an ``extra`` of mxforge that is missing."""
+    return f"pip install 'mxforge[{extra}]', in a clone '.[{extra}]'"

@@ -78,9 +78,11 @@ def normalized(m, code, fmt, name):
     result = Signal(normalized_layout(fmt), name=name)
     significand, zeros = normalize(m, raw.significand)
     width = len(result.exponent_code)
-    # The significand's top bit has weight 2**(1 - bias) times its distance from the hidden bit's place.
+    # What has no hidden bit has exponent code 1: a leading one in the hidden bit's place would keep that. The significand's top bit
+    # is ``above`` places higher, and each leading zero takes one off; 1 + above - zeros, as -zeros is ~zeros + 1.
     above = fmt.significand_width - 1 - fmt.mantissa_width
     exponent_code = plus(m, ~Cat(zeros, C(0, width - len(zeros))), above + 2, width)
+    # With one, nothing moves: the code is the element's own, and needs no sum.
     if not isinstance(fmt, IntegerFormat):
         exponent_code = Mux(raw.significand[-1], Cat(code[fmt.mantissa_width:fmt.width - 1], C(0, 1))[:width], exponent_code)
     m.d.comb += [

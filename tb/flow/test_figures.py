@@ -8,8 +8,8 @@ from mxforge.flow import figures
 
 def area(ecp5=None, gates=None, **facts):
     values = {"ecp5": ecp5} if ecp5 else {}
-    return {"command": "mxforge synth x", "tools": {"pyosys": "0.70"}, "latency": 4, "ports": "bare", "beats": {"i": 1, "o": 1},
-            "verilog_sha256": "ab" * 32, "values": values | ({"gates": gates} if gates else {}), **facts}
+    return {"command": "mxforge synth x", "tools": {"pyosys": "0.70"}, "latency": 4, "ports": "bare", "unit": "a_unit",
+            "beats": {"i": 1, "o": 1}, "verilog_sha256": "ab" * 32, "values": values | ({"gates": gates} if gates else {}), **facts}
 
 
 def speed(median, beats=1):
@@ -73,9 +73,36 @@ def test_named(some):
     assert table["`dot32_e4m3`"] == ["-", "-", "MX-for-FPGA 7,938 / 23,300", "6,191 / 25,200", "6,000 / 24,000", "5,650 / 21,000"]
 
 
+def test_targets_are_held_to(some):
+    said = list(figures.WORDS["named_words"](some))
+    assert said == [
+        "`dequantize1_fp32`: 100 LUT4, the target of 80 is missed by 25.0 %.",
+        "`fp32_multiplier` beside `dequantize1_fp32`: 26.0 times in LUT4, the target of 25 is reached with 4 % to spare; "
+        "24.0 times in NAND2, the target of 25 is missed by 4 %."]
+    some["area/quantize32_bf16"] = area({"lut4_equivalents": 3000}, {"nand2": 7500.0})
+    assert "`quantize32_bf16`: 3,000 LUT4, the target of 3,000 is reached with 0 % to spare; " \
+        "7,500 NAND2, the target of 7,600 is reached with 1.3 % to spare." in figures.WORDS["named_words"](some)
+
+
 def test_fast(some):
     # 200 MHz, four beats a block, 1,000 LUT4.
-    assert rows("fast", some) == {"`one_fast`": ["streams", "4", "1,000", "11", "200.0 (190.0 to 205.0)", "50,000"]}
+    assert rows("fast", some) == {"`one_fast`": ["streams", "4", "1,000", "11", "200.0 (190.0 to 205.0)", "200", "50,000"]}
+    one = some["area/one_fast"]
+    for name, unit, ports in ("a_fast", "quantizer", "bare"), ("b_fast", "scaled_dot", "bare"), ("c_fast", "scaled_dot", "streams"):
+        some[f"area/{name}"], some[f"fmax/{name}"] = one | {"unit": unit, "ports": ports}, speed(210.0)
+    del some["fmax/c_fast"]
+    table = rows("fast", some)
+    assert {name: (row[0], row[5]) for name, row in table.items()} == {
+        "`one_fast`": ("streams", "200"), "`a_fast`": ("bare", "220"), "`b_fast`": ("bare", "200"), "`c_fast`": ("streams", "200")}
+    assert list(figures.WORDS["fast_words"](some)) == [
+        "`one_fast`: 200.0 MHz, the target of 200 is reached with 0 % to spare.",
+        # 210,000 blocks a second and LUT4 beside 9,273, and beside 4,371.
+        "`a_fast`: 210.0 MHz, the target of 220 is missed by 4.5 %; "
+        "22.6 times others' blocks a second and LUT4, the target of 4 is reached with 466.2 % to spare.",
+        "`b_fast`: 210.0 MHz, the target of 200 is reached with 5 % to spare; "
+        "48.0 times others' blocks a second and LUT4, the target of 4 is reached with 1,101.0 % to spare.",
+        "Not placed and routed as they are now: `c_fast`."]
+    assert rows("peers", {})["a dot product"] == ["34.7", "7,938", "4,371", "`scaled_dot`: 17,486"]
 
 
 def test_contrast(some):
@@ -122,11 +149,19 @@ def test_lines_through_series(some):
     points = figures.series(some, "scaled_dot_lanes")
     assert [point["x"] for point in points] == [1, 2, 4, 8] and points[3]["rate"] == 25e6 and points[0]["rate"] is None
     start, slope, off = figures.fit(points)
-    assert (start, slope) == pytest.approx((50, 25)) and off == pytest.approx([0] * 4)
-    assert rows("fits", some) == {figures.SERIES["scaled_dot_lanes"][0]: ["50 + 25.0 x lanes", "0 %", "1, 2, 4, 8"]}
-    some["area/scaled_dot_lanes_1"]["values"]["ecp5"]["lut4_equivalents"] = 150
-    assert rows("fits", some)[figures.SERIES["scaled_dot_lanes"][0]][1] != "0 %"
+    assert (start, slope) == pytest.approx((50, 25)) and off == pytest.approx(dict.fromkeys((1, 2, 4, 8), 0))
+    assert rows("fits", some) == {figures.SERIES["scaled_dot_lanes"][0]: [
+        "50 + 25.0 x lanes", "1, 2, 4, 8", "0 %", "1, 2, 4, 8"]}
     assert rows("scaled_dot_lanes", some)["8"][-3:] == ["100.0", "25.0", "100,000"]
+    words = figures.SERIES["scaled_dot_lanes"][0]
+    assert list(figures.WORDS["scaling_words"](some)) == [
+        f"{words}: at 0 the line has 67 % of the LUT4 at 1.", f"Not measured is Fmax of {words} 1, 2, 4."]
+    some["fmax/scaled_dot_lanes_2"] = speed(125.0, beats=16)
+    # 78,125 a second and LUT4 become 100,000.
+    assert (f"{words}: from 2 to 8 Fmax goes from 125.0 to 100.0 MHz (-20 %), and blocks a second and LUT4 become 1.3 times as "
+            "many.") in figures.WORDS["scaling_words"](some)
+    some["area/scaled_dot_lanes_1"]["values"]["ecp5"]["lut4_equivalents"] = 150
+    assert rows("fits", some)[words][2] != "0 %"
     # The tile's blocks are those of all its dot units, the dequantizer's are whole ones.
     for subject in "matmul_tile_units_4", "dequantizer_lanes_8":
         some |= {f"area/{subject}": some["area/scaled_dot_lanes_8"], f"fmax/{subject}": speed(100.0)}
@@ -134,11 +169,29 @@ def test_lines_through_series(some):
     assert figures.series(some, "dequantizer_lanes")[0]["rate"] == 25e6
 
 
+def test_lines_leave_other_circuits_out(some):
+    """A quantizer of whole blocks is none of those with several beats."""
+    one = some["area/scaled_dot_lanes_1"]
+    for lanes, beats, luts in (4, 8, 90), (8, 4, 130), (16, 2, 210), (32, 1, 1000):
+        some[f"area/quantizer_lanes_{lanes}"] = one | {
+            "beats": {"i": beats, "o": beats}, "values": {"ecp5": one["values"]["ecp5"] | {"lut4_equivalents": luts}}}
+    assert rows("fits", some)[figures.SERIES["quantizer_lanes"][0]] == ["50 + 10.0 x lanes", "4, 8, 16", "0 %", "4, 8, 16"]
+    assert [row[4] for row in rows("quantizer_lanes", some).values()] == ["+0.0 %"] * 3 + ["another circuit"]
+    del some["area/quantizer_lanes_4"]
+    assert figures.fit(figures.series(some, "quantizer_lanes")) is None and rows("quantizer_lanes", some) == {}
+
+
 def test_origins(some):
     said = list(figures.WORDS["claims_origins"](some))
     assert "fmax/fp32_multiplier_pipelined: `mxforge synth x --fmax`, Verilog cdcdcdcdcdcd; pyosys 0.70, seeds 1 2 3" in said
     assert "accuracy/weights: `mxforge measure accuracy/weights`; numpy 2" in said
-    assert not any(line.startswith("area/one_fast") for line in said)
+    # Names that only begin like those that are shown are of other tables.
+    some["area/fp32_multiplier_fast"] = some["area/one_fast"]
+    assert not any("_fast" in line for line in figures.WORDS["claims_origins"](some))
+    shown = [line.partition(":")[0] for line in figures.WORDS["cost_origins"](some)]
+    assert shown == ["area/dequantize1_fp32", "area/fp32_multiplier", "area/one_fast", "fmax/one_fast", "area/fp32_multiplier_fast"]
+    some["played/quantizer"] = {"command": "mxforge measure played/quantizer", "tools": {"numpy": "2"}}
+    assert list(figures.WORDS["played_origins"](some)) == ["played/quantizer: `mxforge measure played/quantizer`; numpy 2"]
 
 
 def test_the_document_is_found():

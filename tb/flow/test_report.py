@@ -2,10 +2,12 @@
 import html.parser
 import json
 import re
+from pathlib import Path
 
 import numpy as np
 import pytest
 
+from mxforge.errors import MxforgeError
 from mxforge.flow import report
 from mxforge.flow.demo import OUTLIER, BlockErrors, Comparison, Copies, Example, Loss, Results, TensorResult
 
@@ -188,9 +190,9 @@ def test_old_page_stays_whole_if_writing_fails(results, tmp_path, monkeypatch):
 
     def fail(*_):
         raise OSError("disk full")
-    monkeypatch.setattr(report.os, "replace", fail)
+    monkeypatch.setattr(Path, "replace", fail)
     results.source = "another"
-    with pytest.raises(OSError, match="disk full"):
+    with pytest.raises(MxforgeError, match=r"results.json can't be written: disk full"):
         report.write(results, tmp_path, OUTLIER)
     assert page.read_text() == before
     assert sorted(path.name for path in tmp_path.iterdir()) == ["index.html", "results.json"]

@@ -343,6 +343,11 @@ def test_command(mxforge):
     assert gates.split()[:2] == ["gates", "0"]
 
 
+def test_called_from_python_nothing_is_shown(calls, tmp_path, capfd):
+    report, = synth.measure([BARE], ["ecp5"], tmp_path)
+    assert report["targets"]["ecp5"]["area"]["luts"] == 7 and capfd.readouterr() == ("", "")
+
+
 def test_json(mxforge, calls, tmp_path):
     status, out, error = mxforge(*LINE, "--target", "ecp5", "--target", "gates", "--fmax", "--seeds", "4", "--json", "--luts-only",
                                  "--build-dir", tmp_path / "build")
@@ -423,12 +428,13 @@ def test_a_missing_tool_is_one_line(package, refused, monkeypatch):
         return right(name)
 
     monkeypatch.setattr(importlib.metadata, "version", version)
-    refused(*LINE, "--fmax", answer=f"synthesis needs {package}: pip install 'mxforge[synth]'")
+    refused(*LINE, "--fmax", answer=f"synthesis needs {package}: pip install 'mxforge[synth]', in a clone '.[synth]'")
 
 
 @pytest.mark.parametrize("line", [LINE, (*SWEEP, "--vary", "lanes=1,2", "-o", "out")], ids=lambda line: line[0])
 def test_without_dask_the_tools_run_here(line, mxforge, refused, calls, monkeypatch, tmp_path):
     monkeypatch.setitem(sys.modules, "distributed", None)
-    refused(*line, "--scheduler", "tcp://127.0.0.1:8786", answer="many jobs need distributed: pip install 'mxforge[jobs]'")
+    refused(*line, "--scheduler", "tcp://127.0.0.1:8786",
+            answer="many jobs need distributed: pip install 'mxforge[jobs]', in a clone '.[jobs]'")
     status, _, error = mxforge(*line, "--target", "ecp5", "--target", "gates", "--jobs", "2", "--build-dir", tmp_path / "build")
     assert (status, error) == (0, "") and len(calls) == (2 if line is LINE else 4)

@@ -1,3 +1,4 @@
+# amaranth: UnusedElaboratable=no
 """Real weights through the emitted Verilog: every bit compared with golden, and what is lost of them."""
 import math
 import os

@@ -1,5 +1,6 @@
 """What the measured figures say: tables and sentences for README, docs and the report, all from the one file of them."""
 import json
+from fnmatch import fnmatchcase
 from importlib import resources
 from pathlib import Path
 
@@ -7,8 +8,9 @@ import numpy as np
 
 __all__ = ["SCALES", "SERIES", "TABLES", "WORDS", "document", "fit", "series"]
 
-# What stands beside the catalogue's entries: counted of others' designs in the same way, with Yosys 0.70; what verified sketches
-# reached, LUT4 and NAND2 each by itself; what is aimed at; where the floor seems to be. (LUT4, NAND2)
+# What stands beside the catalogue's entries, (LUT4, NAND2) each: others' designs; what verified sketches reached, LUT4 and NAND2 by
+# different ones; what is aimed at; where the floor seems to be. Others' figures, here and in `_PEERS`, are cited: they were taken
+# once of their sources, with Yosys 0.70 in the same flow, and nothing here measures them again.
 _BESIDE = {
     "dot32_e4m3": {"peer": "MX-for-FPGA", "others": (7938, 23300), "sketch": (6191, 25200), "target": (6000, 24000),
                    "bound": (5650, 21000)},
@@ -22,6 +24,15 @@ _BESIDE = {
     "fp32_multiplier": {"peer": "a plain one", "others": (1699, 6100), "sketch": (None, None), "target": (None, None),
                         "bound": (None, None)},
 }
+# How many times `dequantize1_fp32` the multiplier is aimed at being, at least.
+_TIMES = 25
+# Others that are pipelined: by the unit that they are like, what it is, MHz, and the LUT4 that it is taken to have, as above.
+_PEERS = {"quantizer": ("a quantizer of 5 stages", 63.5, _BESIDE["quantize32_bf16"]["others"][0]),
+          "scaled_dot": ("a dot product", 34.7, _BESIDE["dot32_e4m3"]["others"][0])}
+# What entries that are pipelined throughout aim at, MHz at least: by their ports, or those with the unit; and how many times the
+# blocks a second and LUT4 of others.
+_AIMED = {"streams": 200, "bare": 220, "bare scaled_dot": 200}
+_AIMED_TIMES = 4
 # The dequantizers in pairs of lanes, and the multiplier of what comes.
 _CONTRAST = {"dequantize1_fp32": "E8M0, 1 lane", "tensor_dequantizer_1": "FP32, 1 lane",
              "fp32_multiplier": "any FP32 by any, 1 lane", "dequantize32_fp32": "E8M0, 32 lanes",
@@ -30,14 +41,15 @@ _GIVEN = {"e8m0": "E8M0 for each block", "fp32": "FP32 for each block", "tensor"
 # Ways to keep scales: by key of the figures, words, values a scale, bytes a scale.
 SCALES = {"e8m0_32": ("E8M0, a byte for 32 values", 32, 1), "fp32_32": ("FP32, for 32 values", 32, 4),
           "fp32_128": ("FP32, for 128 values", 128, 4), "fp32_tensor": ("FP32, for a tensor", None, 4)}
-# What is scaled: words, by what, and how many blocks a unit takes for each of its own.
+# What is scaled: words, by what, how many blocks a unit takes for each of its own, and the beats a block that points of the line
+# have at least: a quantizer of whole blocks is another circuit.
 SERIES = {
-    "dequantizer_lanes": ("`dequantizer`, lanes", "lanes", lambda lanes: lanes / 32),
-    "quantizer_lanes": ("`quantizer`, BF16, blocks of 32, lanes", "lanes", lambda _: 1),
-    "scaled_dot_lanes": ("`scaled_dot`, blocks of 32, no addend, lanes", "lanes", lambda _: 1),
-    "quantizer_block": ("`quantizer`, BF16, 8 lanes, block size", "block size", lambda _: 1),
-    "scaled_dot_block": ("`scaled_dot`, 8 lanes, no addend, block size", "block size", lambda _: 1),
-    "matmul_tile_units": ("`matmul_tile`, blocks of 8, 8 lanes, dot units", "dot units", lambda units: units),
+    "dequantizer_lanes": ("`dequantizer`, lanes", "lanes", lambda lanes: lanes / 32, 1),
+    "quantizer_lanes": ("`quantizer`, BF16, blocks of 32, lanes", "lanes", lambda _: 1, 2),
+    "scaled_dot_lanes": ("`scaled_dot`, blocks of 32, no addend, lanes", "lanes", lambda _: 1, 1),
+    "quantizer_block": ("`quantizer`, BF16, 8 lanes, block size", "block size", lambda _: 1, 2),
+    "scaled_dot_block": ("`scaled_dot`, 8 lanes, no addend, block size", "block size", lambda _: 1, 1),
+    "matmul_tile_units": ("`matmul_tile`, blocks of 8, 8 lanes, dot units", "dot units", lambda units: units, 1),
 }
 # Points this near to the line are said to lie on it, in per cent.
 _NEAR = 5
@@ -66,7 +78,7 @@ def _shown(value, digits=0):
 
 def _percent(share):
     """Of what is told in per cent, two figures or more."""
-    return f"{share:.1f}" if share >= 10 else f"{share:.2g}"
+    return f"{share:,.1f}" if share >= 10 else f"{share:.2g}"
 
 
 def _ratio(larger, smaller):
@@ -100,16 +112,35 @@ def named(figures):
     return ["Entry", "LUT4 / NAND2", "Depth, cells", "Others' best", "Sketch", "Target", "Bound"], rows
 
 
+def _aim(record):
+    """The Fmax that an entry aims at."""
+    return _AIMED.get(f"{record['ports']} {record['unit']}", _AIMED.get(record["ports"]))
+
+
+def _fast(figures):
+    """The entries that are pipelined throughout: names, with their records of area."""
+    return {name.partition("/")[2]: record for name, record in figures.items() if fnmatchcase(name, "area/*_fast")}
+
+
 def fast(figures):
     """The entries that are pipelined throughout."""
     rows = []
-    for name in (name.partition("/")[2] for name in figures if name.startswith("area/") and name.endswith("_fast")):
+    for name, record in _fast(figures).items():
         luts = _value(figures, f"area/{name}", "ecp5", "lut4_equivalents")
         rate = _per_second(figures, name)
-        rows.append([f"`{name}`", figures[f"area/{name}"]["ports"], str(figures[f"area/{name}"]["latency"]), _shown(luts),
+        rows.append([f"`{name}`", record["ports"], str(record["latency"]), _shown(luts),
                      _shown(_value(figures, f"area/{name}", "ecp5", "ffs")), _speed(figures, f"fmax/{name}"),
-                     "-" if rate is None else _shown(rate / luts)])
-    return ["Entry", "Ports", "Latency", "LUT4", "FFs", "Fmax, MHz (of seeds)", "Blocks a second and LUT4"], rows
+                     _shown(_aim(record)), "-" if rate is None else _shown(rate / luts)])
+    return ["Entry", "Ports", "Latency", "LUT4", "FFs", "Fmax, MHz (of seeds)", "Target", "Blocks a second and LUT4"], rows
+
+
+def peers(figures):
+    """Others that are pipelined, and what is aimed at beside them."""
+    rows = []
+    for unit, (words, megahertz, luts) in _PEERS.items():
+        rate = 1e6 * megahertz / luts
+        rows.append([words, _shown(megahertz, 1), _shown(luts), _shown(rate), f"`{unit}`: {_shown(_AIMED_TIMES * rate)}"])
+    return ["Others", "Fmax, MHz", "LUT4", "Blocks a second and LUT4", "Target"], rows
 
 
 def contrast(figures):
@@ -202,25 +233,29 @@ def played(figures):
 
 
 def series(figures, key):
-    """Points of a series that were measured, by what is varied: ``[{x, luts, ffs, latency, fmax, rate}]``."""
-    points, blocks = [], SERIES[key][2]
+    """Points of a series that were measured, by what is varied: ``[{x, luts, lut_rams, ffs, latency, fmax, rate, is_on_line}]``."""
+    points, (_, _, blocks, least) = [], SERIES[key]
     for name, record in figures.items():
         subject = name.partition("/")[2]
         if name.startswith("area/") and subject.rpartition("_")[0] == key:
             x, rate, area = int(subject.rpartition("_")[2]), _per_second(figures, subject), record["values"]["ecp5"]
             points.append({"x": x, "luts": area["lut4_equivalents"], "lut_rams": area["lut_rams"], "ffs": area["ffs"],
                            "latency": record["latency"], "fmax": _value(figures, f"fmax/{subject}", "median"),
-                           "rate": rate and rate * blocks(x)})
+                           "rate": rate and rate * blocks(x), "is_on_line": record["beats"]["i"] >= least})
     return sorted(points, key=lambda point: point["x"])
 
 
 def fit(points):
-    """The straight line through the areas of ``points`` by least squares: ``(at 0, a step, how far each is from it)``, the last as
-    shares.
+    """The straight line through the areas of those ``points`` that are of one circuit (``is_on_line``) by least squares:
+    ``(at 0, a step, how far each is from it)``, the last as shares by ``x``. None if those are two or less.
     """
+    points = [point for point in points if point["is_on_line"]]
+    if len(points) < 3:
+        return None
     x, luts = np.array([(point["x"], point["luts"]) for point in points], float).T
     slope, start = np.polyfit(x, luts, 1)
-    return float(start), float(slope), ((luts - (start + slope * x)) / luts).tolist()
+    off = (luts - (start + slope * x)) / luts
+    return float(start), float(slope), {point["x"]: float(share) for point, share in zip(points, off, strict=True)}
 
 
 def _scaled(key):
@@ -228,15 +263,15 @@ def _scaled(key):
 
     def table(figures):
         points = series(figures, key)
+        line = fit(points)
         rows = []
-        if len(points) > 2:
-            _, _, off = fit(points)
-            for point, share in zip(points, off, strict=True):
-                luts, rate = point["luts"], point["rate"]
-                counts = (_shown(point[what]) for what in ("luts", "lut_rams", "ffs"))
-                rows.append([str(point["x"]), str(point["latency"]), *counts, f"{round(100 * share, 1) + 0:+.1f} %",
-                             _shown(luts / point["x"], 1), _shown(point["fmax"], 1), _shown(rate and rate / 1e6, 1),
-                             _shown(rate and rate / luts)])
+        for point in points if line else ():
+            luts, rate, share = point["luts"], point["rate"], line[2].get(point["x"])
+            counts = (_shown(point[what]) for what in ("luts", "lut_rams", "ffs"))
+            rows.append([str(point["x"]), str(point["latency"]), *counts,
+                         "another circuit" if share is None else f"{round(100 * share, 1) + 0:+.1f} %",
+                         _shown(luts / point["x"], 1), _shown(point["fmax"], 1), _shown(rate and rate / 1e6, 1),
+                         _shown(rate and rate / luts)])
         return [by, "latency", "LUT4", "LUT RAMs", "FFs", "off the line", f"LUT4 / {by}", "Fmax, MHz", "M blocks/s",
                 "blocks/s and LUT4"], rows
     table.__doc__ = f"Area, Fmax and throughput: {SERIES[key][0]}."
@@ -246,30 +281,90 @@ def _scaled(key):
 def fits(figures):
     """The lines."""
     rows = []
-    for key, (words, by, _) in SERIES.items():
+    for key, (words, by, *_) in SERIES.items():
+        if line := fit(series(figures, key)):
+            start, slope, off = line
+            near = [str(x) for x, share in off.items() if abs(share) <= _NEAR / 100]
+            rows.append([words, f"{start:,.0f} + {slope:,.1f} x {by}", ", ".join(map(str, off)),
+                         f"{100 * max(map(abs, off.values())):.0f} %", ", ".join(near) or "none"])
+    return ["Series", "LUT4", "fitted through", "furthest point off", f"points within {_NEAR} %"], rows
+
+
+TABLES = {"named": named, "fast": fast, "peers": peers, "contrast": contrast, "activity": activity, "scales": scales,
+          "outliers": outliers, "claims": summary, "fits": fits, "played": played} | {key: _scaled(key) for key in SERIES}
+
+
+def _areas(figures, name):
+    """LUT4 and NAND2."""
+    return [_value(figures, f"area/{name}", *path) for path in (("ecp5", "lut4_equivalents"), ("gates", "nand2"))]
+
+
+def _held_to(value, target, what, is_least=False):
+    """Whether ``value`` reaches its ``target``, the most or the least that it may be, and how far off it is."""
+    off = _percent(100 * abs(value - target) / target)
+    is_reached = value >= target if is_least else value <= target
+    held = f"reached with {off} % to spare" if is_reached else f"missed by {off} %"
+    return f"{_shown(value, 1 if is_least else 0)} {what}, the target of {_shown(target)} is {held}"
+
+
+def named_words(figures):
+    """Which targets the entries reach, and which they miss."""
+    for name, beside in _BESIDE.items():
+        said = [_held_to(value, target, unit) for value, target, unit in
+                zip(_areas(figures, name), beside["target"], ("LUT4", "NAND2"), strict=True) if value and target]
+        if said:
+            yield f"`{name}`: {'; '.join(said)}."
+    one, other = _areas(figures, "dequantize1_fp32"), _areas(figures, "fp32_multiplier")
+    if all(one + other):
+        said = [_held_to(larger / smaller, _TIMES, f"times in {unit}", True)
+                for larger, smaller, unit in zip(other, one, ("LUT4", "NAND2"), strict=True)]
+        yield f"`fp32_multiplier` beside `dequantize1_fp32`: {'; '.join(said)}."
+
+
+def fast_words(figures):
+    """Which targets the entries that are pipelined throughout reach, and which they miss."""
+    for name, record in _fast(figures).items():
+        speed, target = _value(figures, f"fmax/{name}", "median"), _aim(record)
+        if speed is None or target is None:
+            continue
+        said = [_held_to(speed, target, "MHz", True)]
+        if record["unit"] in _PEERS:
+            _, megahertz, luts = _PEERS[record["unit"]]
+            times = _per_second(figures, name) / _areas(figures, name)[0] / (1e6 * megahertz / luts)
+            said.append(_held_to(times, _AIMED_TIMES, "times others' blocks a second and LUT4", True))
+        yield f"`{name}`: {'; '.join(said)}."
+    left = [f"`{name}`" for name in _fast(figures) if f"fmax/{name}" not in figures]
+    if left:
+        yield f"Not placed and routed as they are now: {', '.join(left)}."
+
+
+def scaling_words(figures):
+    """What the lines have at 0, and what was measured of Fmax."""
+    missing = []
+    for key, (words, *_) in SERIES.items():
         points = series(figures, key)
-        if len(points) > 2:
-            start, slope, off = fit(points)
-            near = [point["x"] for point, share in zip(points, off, strict=True) if abs(share) <= _NEAR / 100]
-            rows.append([words, f"{start:,.0f} + {slope:,.1f} x {by}", f"{100 * max(map(abs, off)):.0f} %",
-                         ", ".join(map(str, near)) or "none"])
-    return ["Series", "LUT4", "furthest point off", f"points within {_NEAR} %"], rows
-
-
-TABLES = {"named": named, "fast": fast, "contrast": contrast, "activity": activity, "scales": scales, "outliers": outliers,
-          "claims": summary, "fits": fits, "played": played} | {key: _scaled(key) for key in SERIES}
+        if line := fit(points):
+            first = next(point for point in points if point["is_on_line"])
+            yield f"{words}: at 0 the line has {100 * line[0] / first['luts']:.0f} % of the LUT4 at {first['x']}."
+        placed = [point for point in points if point["fmax"]]
+        if len(placed) > 1:
+            first, last = placed[0], placed[-1]
+            fmax, rate = (last["fmax"] / first["fmax"], last["rate"] / last["luts"] / (first["rate"] / first["luts"]))
+            yield (f"{words}: from {first['x']} to {last['x']} Fmax goes from {first['fmax']:.1f} to {last['fmax']:.1f} MHz "
+                   f"({100 * fmax - 100:+.0f} %), and blocks a second and LUT4 become {rate:.1f} times as many.")
+        if unplaced := [str(point["x"]) for point in points if not point["fmax"]]:
+            missing.append(f"{words} {', '.join(unplaced)}")
+    if missing:
+        yield f"Not measured is Fmax of {'; '.join(missing)}."
 
 
 def contrast_words(figures):
     """How many times larger the multipliers are."""
-    def areas(name):
-        return [_value(figures, f"area/{name}", *path) for path in (("ecp5", "lut4_equivalents"), ("gates", "nand2"))]
-
     for mine, other, words in (
             ("dequantize1_fp32", "fp32_multiplier", "An FP32 multiplier is"),
             ("dequantize1_fp32", "tensor_dequantizer_1", "A lane that multiplies elements by an FP32 scale is"),
             ("dequantize32_fp32", "tensor_dequantizer_32", "With 32 lanes, which share what is decoded of the scale, it is")):
-        ratios = [_ratio(larger, smaller) for larger, smaller in zip(areas(other), areas(mine), strict=True)]
+        ratios = [_ratio(larger, smaller) for larger, smaller in zip(_areas(figures, other), _areas(figures, mine), strict=True)]
         yield f"{words} {ratios[0]} times a lane that adds exponents in LUT4, {ratios[1]} times in NAND2."
 
 
@@ -312,10 +407,10 @@ def outlier_words(figures):
 
 
 def _origins(*patterns):
-    """How figures were made: commands, Verilog, tools."""
+    """How figures whose names match were made: commands, Verilog, tools."""
     def words(figures):
         for name, record in figures.items():
-            if name.startswith(patterns):
+            if any(fnmatchcase(name, pattern) for pattern in patterns):
                 verilog = f", Verilog {record['verilog_sha256'][:12]}" if "verilog_sha256" in record else ""
                 tools = ", ".join(f"{tool} {version}" for tool, version in record["tools"].items())
                 seeds = f", seeds {' '.join(map(str, record['seeds']))}" if "seeds" in record else ""
@@ -324,9 +419,11 @@ def _origins(*patterns):
 
 
 WORDS = {
+    "named_words": named_words, "fast_words": fast_words, "scaling_words": scaling_words,
     "contrast_words": contrast_words, "accuracy_words": accuracy_words, "outlier_words": outlier_words,
-    "cost_origins": _origins(*(f"area/{name}" for name in _BESIDE)),
-    "claims_origins": _origins("activity/", "accuracy/", *(
-        f"{kind}/{name}" for name in _CONTRAST for kind in ("area", "dsp", "fmax"))),
-    "scaling_origins": _origins(*(f"{kind}/{key}" for key in SERIES for kind in ("area", "fmax"))),
+    "cost_origins": _origins(*(f"area/{name}" for name in _BESIDE), "area/*_fast", "fmax/*_fast"),
+    "claims_origins": _origins("activity/*", "accuracy/*", *(
+        made.format(name) for name in _CONTRAST for made in ("area/{}", "dsp/{}", "fmax/{}", "fmax/{}_pipelined"))),
+    "scaling_origins": _origins(*(f"{kind}/{key}_*" for key in SERIES for kind in ("area", "fmax"))),
+    "played_origins": _origins("played/*"),
 }

@@ -24,10 +24,13 @@ from pathlib import Path
 
 from mxbench.verilator import ToolError
 
-from ..errors import MxforgeError
+from ..errors import MxforgeError, install
 from .player import ProtocolError
 
-__all__ = ["Failure", "Job", "Workers", "needed", "own_build_dir"]
+__all__ = ["TOLD", "Failure", "Job", "Workers", "needed", "own_build_dir", "shown"]
+
+# Errors that say in their own words what was wrong.
+TOLD = MxforgeError, ToolError, ProtocolError
 
 # What every job depends on; a worker has the same, or gets no job.
 _PACKAGES = "python", "mxforge", "numpy", "dask", "distributed"
@@ -54,14 +57,21 @@ class Failure:
     @property
     def line(self):
         """Of the log its first line, of a traceback the last."""
-        lines = self.log.splitlines()
+        lines = [line for line in self.log.splitlines() if line.strip()] or ["it failed without a word"]
         return lines[-1 if lines[0].startswith("Traceback") else 0]
+
+
+def shown(progress):
+    """``progress``, a :class:`rich.progress.Progress`, or where that is None one that shows nothing."""
+    from rich.progress import Progress
+
+    return Progress(disable=True) if progress is None else progress
 
 
 def needed(job, outcome):
     """``outcome``, for whom the other jobs are of no use without this one: ``MxforgeError`` with the log of a `Failure`."""
     if isinstance(outcome, Failure):
-        raise MxforgeError(f"{job.name}: {outcome.log}")
+        raise MxforgeError(f"{job.name}: {outcome.log or outcome.line}")
     return outcome
 
 
@@ -80,7 +90,7 @@ def _tried(job):
     """``(value, None)``, or ``(None, log)`` if the job fails."""
     try:
         return job.function(**job.arguments), None
-    except (MxforgeError, ToolError, ProtocolError) as error:
+    except TOLD as error:
         return None, "\n".join([str(error), *getattr(error, "__notes__", [])])
     except (Exception, SystemExit):
         return None, traceback.format_exc().rstrip()
@@ -159,7 +169,8 @@ class Workers:
             try:
                 import distributed  # noqa: F401
             except ModuleNotFoundError as error:
-                raise MxforgeError(f"many jobs need {error.name}: pip install 'mxforge[jobs]'") from None
+                one = "; --jobs 1 does without" if self.scheduler is None else ""
+                raise MxforgeError(f"many jobs need {error.name}: {install('jobs')}{one}") from None
         if self.scheduler is not None:
             with self._open:
                 self._connect()

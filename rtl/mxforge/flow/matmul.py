@@ -1,3 +1,4 @@
+# amaranth: UnusedElaboratable=no
 """Matrix products through the simulated hardware: quantized, tiled, and compared with golden bit for bit."""
 import itertools
 import re
@@ -17,7 +18,7 @@ from ..quantizer import Quantizer
 from . import player, weights
 from .checked import Checked, Comparison, built
 from .files import check_output, replacing
-from .jobs import Job, Workers, needed, own_build_dir
+from .jobs import Job, Workers, needed, own_build_dir, shown
 from .run import Result
 
 __all__ = ["Hardware", "Product", "multiply", "run", "work"]
@@ -294,8 +295,8 @@ def run(a, b, output, build_dir, *, c=None, transpose_b=False, scale_rule="rceil
     """Multiply the matrices that ``a`` and ``b`` name, add ``c``, save D to the file ``output``, and return a `Result`.
 
     ``requantize``: the element format that D leaves the hardware in; the file is then an .npz. ``options``: parameters of
-    `MatmulTile`. ``jobs``, ``scheduler``: where it is done, see `Workers`. ``progress``: a :class:`rich.progress.Progress`.
-    `MxforgeError` for what the user can mend.
+    `MatmulTile`. ``jobs``, ``scheduler``: where it is done, see `Workers`. ``progress``: a :class:`rich.progress.Progress`;
+    without, nothing is shown. `MxforgeError` for what the user can mend.
     """
     check_output(output)
     if requantize is not None and output.suffix != ".npz":
@@ -327,7 +328,7 @@ def run(a, b, output, build_dir, *, c=None, transpose_b=False, scale_rule="rceil
         verilator.require_compiler()
     steps = work(p, m, n, k)
     is_small = steps["Tiles"] * -(-k // BLOCK_SIZE) < SMALL
-    with Workers(jobs, scheduler, threads=is_small) as workers, progress:
+    with Workers(jobs, scheduler, threads=is_small) as workers, shown(progress) as progress:
         building = progress.add_task("Building the Verilog", total=None)
         hardware = Hardware.emitted(p, scale_rule, build_dir, workers.count if scheduler is None else None)
         progress.remove_task(building)

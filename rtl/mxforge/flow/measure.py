@@ -1,5 +1,4 @@
 """The figures that README and docs state: what is measured, how, and of which Verilog by which tools it was."""
-# amaranth: UnusedElaboratable=no
 import functools
 import hashlib
 import importlib
@@ -18,7 +17,7 @@ from ..emit import emit
 from ..errors import MxforgeError, nearest
 from . import synth
 from .files import check_output, replacing
-from .jobs import Workers
+from .jobs import TOLD, Workers, shown
 
 __all__ = ["NAMED", "Area", "Measurement", "Outcome", "Speed", "load", "measurements", "run", "stale"]
 
@@ -343,7 +342,7 @@ class _Figures:
         for one in due:
             try:
                 self.put(one, one.take(one, source, build_dir))
-            except MxforgeError as error:
+            except TOLD as error:
                 self.failed[one.name] = str(error)
             self.write()
             advance(1)
@@ -355,7 +354,8 @@ def run(path, build_dir, *, patterns=(), everything=False, routed=False, jobs=No
     ``patterns`` choose by name; without them all are, and what is no longer measured leaves the file. ``everything``: also those
     whose Verilog and tools are the same. ``routed``: those by place and route, too, as are those that ``patterns`` name; else
     those of other Verilog leave the file, so that no page states them. What is done is written also when the run is interrupted.
-    ``jobs``, ``scheduler``: where the tools run, see `Workers`.
+    ``jobs``, ``scheduler``: where Yosys and nextpnr run, see `Workers`. ``progress``: a :class:`rich.progress.Progress`; without,
+    nothing is shown.
     """
     check_output(path)
     document, all_of_them = load(path), measurements()
@@ -364,7 +364,9 @@ def run(path, build_dir, *, patterns=(), everything=False, routed=False, jobs=No
         document = {name: record for name, record in document.items() if name in all_of_them}
     store = (_Anew if everything else synth.Store)(Path(build_dir) / "synth")
     figures = _Figures(path, document)
-    with Workers(jobs, scheduler, threads=True, packages=synth.tools_of("ecp5", True)) as workers, progress:
+    # The router is asked for where something may be routed.
+    packages = synth.tools_of("ecp5", bool(routed or patterns) and any(one.is_routed for one in some))
+    with Workers(jobs, scheduler, threads=True, packages=packages) as workers, shown(progress) as progress:
         due = [one for one in progress.track(some, description="Verilog") if everything or stale(document, [one])]
         kept = [one.name for one in some if one not in due]
         left = [one.name for one in due if one.is_routed and not routed and not patterns]

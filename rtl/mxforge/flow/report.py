@@ -2,10 +2,8 @@
 import io
 import json
 import math
-import os
 import re
 import statistics
-import tempfile
 from dataclasses import asdict
 from importlib import resources
 from pathlib import Path
@@ -19,6 +17,7 @@ from matplotlib.ticker import FixedLocator, FuncFormatter, MaxNLocator, NullLoca
 
 from .. import __version__
 from . import figures
+from .files import replacing
 
 __all__ = ["copies", "decibels", "findings", "percent", "projection", "write"]
 
@@ -280,15 +279,17 @@ def code(text):
 def _scaling_picture(measured):
     """Area with the lines that were fitted, Fmax and throughput, over lanes and dot units."""
     shown = {key: points for key in ("dequantizer_lanes", "quantizer_lanes", "scaled_dot_lanes", "matmul_tile_units")
-             if len(points := figures.series(measured, key)) > 2}
+             if figures.fit(points := figures.series(measured, key))}
     if not shown:
         return None
     figure, panels = _axes(7, 1.2 + 1.9 * len(shown), nrows=len(shown), ncols=3, squeeze=False)
     for row, (key, points) in zip(panels, shown.items(), strict=True):
-        start, slope, _ = figures.fit(points)
+        start, slope, off = figures.fit(points)
         x = [point["x"] for point in points]
-        row[0].plot(x, [start + slope * one for one in x], color=_COLOURS["muted"], linewidth=1)
-        row[0].plot(x, [point["luts"] for point in points], linestyle="", marker="o", markersize=4, color=_COLOURS["mx"])
+        row[0].plot([*off], [start + slope * one for one in off], color=_COLOURS["muted"], linewidth=1)
+        for point in points:
+            row[0].plot(point["x"], point["luts"], marker="o", markersize=4, color=_COLOURS["mx"],
+                        markerfacecolor=_COLOURS["mx" if point["is_on_line"] else "page"])
         row[0].set_title(figures.SERIES[key][0].replace("`", "").rpartition(",")[0])
         placed = [point for point in points if point["fmax"] is not None]
         rates = [point["rate"] / point["luts"] for point in placed]
@@ -304,8 +305,8 @@ def _scaling_picture(measured):
             axes.grid(axis="y")
     return _picture(
         figure, "scaling", "How units scale",
-        "LUT4, Fmax and blocks a second and LUT4 on ECP5 of bare cores with all their pipeline cuts; the lines are least squares. "
-        "Fmax is the median of place and route with several seeds.")
+        "LUT4, Fmax and blocks a second and LUT4 on ECP5 of bare cores with all their pipeline cuts; the lines are least squares, "
+        "hollow points are other circuits, which they leave out. Fmax is the median of place and route with several seeds.")
 
 
 def _measured(measured):
@@ -495,24 +496,12 @@ def _page(results, outlier):
         costs=costs)
 
 
-def _replace(path, text):
-    """Write a file whole or not at all."""
-    descriptor, unfinished = tempfile.mkstemp(dir=path.parent, prefix=path.name)
-    try:
-        with os.fdopen(descriptor, "w", encoding="utf-8") as file:
-            file.write(text)
-        os.chmod(unfinished, 0o644)
-        os.replace(unfinished, path)
-    except BaseException:
-        os.unlink(unfinished)
-        raise
-
-
 def write(results, folder, outlier):
     """Write ``index.html`` and ``results.json`` into ``folder``, and return the page's path."""
     folder = Path(folder)
     page, figures = _page(results, outlier), _json(results)
     folder.mkdir(parents=True, exist_ok=True)
-    _replace(folder / "results.json", figures)
-    _replace(folder / "index.html", page)
+    for name, text in ("results.json", figures), ("index.html", page):
+        with replacing(folder / name) as file:
+            file.write(text.encode())
     return folder / "index.html"

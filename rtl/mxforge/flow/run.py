@@ -13,7 +13,7 @@ from ..emit import emit, manifest_of, unit_of
 from ..errors import MxforgeError
 from . import player
 from .files import check_output, load_arrays, save_arrays
-from .jobs import Job, Workers, needed, own_build_dir
+from .jobs import Job, Workers, needed, own_build_dir, shown
 
 __all__ = ["Result", "run"]
 
@@ -97,8 +97,8 @@ def run(entry, vectors, output, build_dir, *, check=False, waves=None, stalls=No
     An AXI4-Stream top may have ``tlast`` beside the arrays of its fields, and gives it back; without it no packet ends.
     ``check`` compares it with golden. ``waves``: a file for them; ``stalls``: a seed for idle inputs and back-pressure.
     With several ``jobs`` (without: one), or on the workers of a dask ``scheduler``, the rows of a unit that keeps nothing from one
-    to the next are played in pieces, each from reset; the rest in one. ``progress``: a :class:`rich.progress.Progress`.
-    ``MxforgeError`` for what the user can mend.
+    to the next are played in pieces, each from reset; the rest in one. ``progress``: a :class:`rich.progress.Progress`;
+    without, nothing is shown. ``MxforgeError`` for what the user can mend.
     """
     for path in (output, waves):
         if path is not None:
@@ -137,13 +137,13 @@ def run(entry, vectors, output, build_dir, *, check=False, waves=None, stalls=No
     rows = len(next(iter(inputs.values())))
     if is_here:
         start = time.perf_counter()
-        with progress:
+        with shown(progress) as progress:
             task = progress.add_task("", total=None)
             got = machine.play(inputs, stalls=stalls, waves=waves,
                                progress=lambda done, total: progress.update(task, completed=done, total=total))
         cycles, pieces = machine.last.cycles, ""
     else:
-        with workers, progress:
+        with workers, shown(progress) as progress:
             spans = _pieces(inputs, workers.count) if _is_cuttable(component, manifest) else [(0, rows)]
             start = time.perf_counter()
             got, cycles, is_right = _spread(workers, progress, inputs, spans, text=text, manifest=manifest, stalls=stalls,

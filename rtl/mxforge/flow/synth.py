@@ -23,9 +23,9 @@ from pathlib import Path
 from mxbench.verilator import locked
 
 from ..emit import CLOCKS, emit
-from ..errors import MxforgeError
+from ..errors import MxforgeError, install
 from .files import replacing
-from .jobs import Failure, Job, Workers
+from .jobs import Failure, Job, Workers, shown
 
 __all__ = ["COLUMNS", "TARGETS", "Call", "Store", "area", "cells_of", "check_options", "fmax", "measure", "netlist", "path_words",
            "run_calls", "summary", "tools_of", "version_of", "wrapper"]
@@ -79,7 +79,7 @@ def version_of(package):
     try:
         return importlib.metadata.version(package)
     except importlib.metadata.PackageNotFoundError:
-        raise MxforgeError(f"synthesis needs {package}: pip install 'mxforge[synth]'") from None
+        raise MxforgeError(f"synthesis needs {package}: {install('synth')}") from None
 
 
 def tools_of(target, is_routed):
@@ -403,7 +403,7 @@ def run_calls(calls, store, workers, advance):
     for job, outcome in workers.run(work):
         key = left[job.name].key
         if isinstance(outcome, Failure):
-            more = f"; its log: {store.put_log(key, outcome.log)}" if outcome.line != outcome.log else ""
+            more = f"; its log: {store.put_log(key, outcome.log)}" if outcome.log not in ("", outcome.line) else ""
             outcome = MxforgeError(f"{outcome.line}{more}")
         else:
             store.put(key, outcome)
@@ -417,13 +417,13 @@ def measure(entries, targets, build_dir, *, luts_only=False, seeds=(), jobs=None
     place and route. A list of dictionaries fit for JSON; where a tool failed ``error`` says how, and what it gives is None.
 
     Results are kept in ``build_dir``/synth by all that they follow from. ``jobs``, ``scheduler``: where the tools run, see
-    `Workers`. ``progress``: a :class:`rich.progress.Progress`.
+    `Workers`. ``progress``: a :class:`rich.progress.Progress`; without, nothing is shown.
     """
     check_options(targets, luts_only, bool(seeds))
     tools = dict.fromkeys(package for target in targets for package in tools_of(target, bool(seeds)))
     reports, calls = [], []
     # Tools are processes of their own in any case; threads share what is mapped among its seeds.
-    with Workers(jobs, scheduler, threads=True, packages=tools) as workers, progress:
+    with Workers(jobs, scheduler, threads=True, packages=tools) as workers, shown(progress) as progress:
         task = progress.add_task("Verilog", total=len(entries))
         for entry in entries:
             text, manifest = emit(entry.component(), entry.name)

