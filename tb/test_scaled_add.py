@@ -57,7 +57,8 @@ class Against(wiring.Component):
         cut = Cuts(m, add.cuts, 0)
         places = add.places(m, self.scales, None)
         result = add.result(m, cut, self.total, self.carry, places, None, self.flags)
-        wanted = naive(m, self._target, self.total + self.carry, self.scales.code - 254 + self._lsb_exponent + self._off, self.flags)
+        exponent = self.scales.code - 254 + self._lsb_exponent + self._off
+        wanted = naive(m, self._target, self.total + self.carry, exponent, self.flags)
         m.d.comb += self.is_wrong.eq(result != wanted)
 
         return m

@@ -275,7 +275,7 @@ class ScaledAdd:
 
     def _sum(self, m, cut, total, carry, places, c, flags, name):
         """``(total, carry, limit, lost, flags)``: both in the window, behind the cuts of an addend."""
-        window = self._window
+        window, fraction = self._window, self._fraction
         is_zero = ~any_bit(total.as_unsigned() ^ carry.replicate(len(total)))
         placing = Signal(data.StructLayout({
             "total": total.shape(), "carry": 1, "is_below": 1, "position": len(places.position), "limit": len(places.limit),
@@ -295,7 +295,7 @@ class ScaledAdd:
         is_lost = any_bit(c_places[:FP32.significand_width])
         m.d.comb += [
             # Ones below the integer take its carry up to its last place.
-            placed.total.eq(Mux(placing.is_below, Cat(placing.carry.replicate(self._fraction), placing.total).as_signed(), placing.total)),
+            placed.total.eq(Mux(placing.is_below, Cat(placing.carry.replicate(fraction), placing.total).as_signed(), placing.total)),
             placed.carry.eq(placing.carry),
             placed.c.eq(Cat(c_places[FP32.significand_width:], C(0, 1)) ^ placing.c_sign.replicate(window + 1)),
             placed.c_carry.eq(placing.c_sign & ~is_lost),
