@@ -295,7 +295,8 @@ class ScaledAdd:
         is_lost = any_bit(c_places[:FP32.significand_width])
         m.d.comb += [
             # Ones below the integer take its carry up to its last place.
-            placed.total.eq(Mux(placing.is_below, Cat(placing.carry.replicate(fraction), placing.total).as_signed(), placing.total)),
+            placed.total.eq(
+                Mux(placing.is_below, Cat(placing.carry.replicate(fraction), placing.total).as_signed(), placing.total)),
             placed.carry.eq(placing.carry),
             placed.c.eq(Cat(c_places[FP32.significand_width:], C(0, 1)) ^ placing.c_sign.replicate(window + 1)),
             placed.c_carry.eq(placing.c_sign & ~is_lost),
