@@ -161,7 +161,7 @@ def _multiply(m, a, b, name):
     """
     if len(b) > len(a):
         a, b = b, a
-    if len(b) > 4:
+    if len(a) > 4:
         return a * b
     low = _times_two_bits(m, a, b[:2], f"{name}_low")
     if len(b) <= 2:
