@@ -373,7 +373,7 @@ class DecodedDot(wiring.Component):
     def _blackwell(self, m, cut, a, b, beside):
         p = self._parameters
         to_largest = "partials", "products", *tree_cuts(p.lanes, "max")
-        products = [product(m, *pair, p.pair, f"product{lane}", cut)
+        products = [product(m, cut, *pair, p.pair, f"product{lane}")
                     for lane, pair in enumerate(zip(a.elements, b.elements, strict=True))]
         products = [cut("products", one, f"product{lane}") for lane, one in enumerate(products)]
         largest = p.add.largest(m, cut, products)

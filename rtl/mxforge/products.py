@@ -1,17 +1,18 @@
 """Products of two blocks' elements and their exact sum: the front end that the dot product units share."""
 from dataclasses import dataclass
+from itertools import pairwise
 
 from amaranth import *
 from amaranth.lib import data
 from amaranth.utils import bits_for
 
-from .arith import any_bit, shift_left
+from .arith import any_bit
 from .formats import E8M0, IntegerFormat
 from .raw import decode, raw_layout
 
-__all__ = ["Operand", "Pair", "add_with_carry", "block_sum", "block_sum_layout", "complemented", "element_layout", "front_cuts",
-           "number_layout", "over_beats", "product", "product_layout", "specials", "specials_layout", "specials_over_beats",
-           "term_layout", "term_tree", "through", "tree_cuts"]
+__all__ = ["Operand", "Pair", "add_with_carry", "aligned", "block_sum", "block_sum_layout", "complemented", "element_layout",
+           "front_cuts", "number_layout", "over_beats", "product", "product_layout", "specials", "specials_layout",
+           "specials_over_beats", "term_layout", "term_tree", "through", "tree_cuts"]
 
 
 def _magnitude(fmt):
@@ -129,29 +130,68 @@ def product_layout(pair):
     })
 
 
-def product(m, a, b, pair, name, cut):
-    """The :func:`product_layout` of two decoded elements. Subnormals are not normalised: their exponent code is 1.
+def _ripple(m, a, b, name):
+    """``a + b`` of two unsigned values, the carry from place to place in plain logic."""
+    bits, carry = [], C(0, 1)
+    for place in range(max(len(a), len(b))):
+        x, y = (value[place] if place < len(value) else C(0, 1) for value in (a, b))
+        half, carries = Signal(name=f"{name}_half{place}"), Signal(name=f"{name}_carry{place}")
+        m.d.comb += [half.eq(x ^ y), carries.eq((x & y) | (carry & half))]
+        bits.append(half ^ carry)
+        carry = carries
+    result = Signal(len(bits) + 1, name=name)
+    m.d.comb += result.eq(Cat(bits, carry))
+    return result
 
-    NaN elements make no NaN here: :class:`Operand` tells of them, once for all of its products. Behind the cut ``partials``,
-    before which the significand is two products, of halves of ``b``'s.
+
+def _times_two_bits(m, a, b, name):
+    """``a * b`` with ``b`` of one bit or two."""
+    rows = [Signal(len(a), name=f"{name}_row{n}") for n in range(len(b))]
+    m.d.comb += [row.eq(a & bit.replicate(len(a))) for row, bit in zip(rows, b, strict=True)]
+    if len(b) == 1:
+        return rows[0]
+    return Cat(rows[0][0], _ripple(m, rows[0][1:], rows[1], name))
+
+
+def _multiply(m, cut, a, b, name):
+    """``a * b`` of two significands, behind the cut ``partials``, before which there are products of two parts of one.
+
+    If they have four bits at most, one is taken two bits at a time: short sums in plain logic and one adder are smaller than
+    what tools make of the operator, with carry cells and in gates.
+    """
+    if len(b) > len(a):
+        a, b = b, a
+    if len(a) <= 4:
+        parts = [_times_two_bits(m, a, b[n:n + 2], f"{name}_part{n}") for n in range(0, len(b), 2)]
+        width = 2
+    elif cut.count("partials"):
+        width = len(b) // 2
+        parts = [a * b[:width], a * b[width:]]
+    else:
+        return a * b
+    low, *high = (cut("partials", part, f"{name}_part{n}") for n, part in enumerate(parts))
+    return Cat(low[:width], (low[width:] + high[0])[:len(a) + len(b) - width]) if high else low
+
+
+def product(m, cut, a, b, pair, name):
+    """The :func:`product_layout` of two decoded elements, behind the cut ``partials``. Subnormals are not normalised: their
+    exponent code is 1.
+
+    NaN elements make no NaN here: :class:`Operand` tells of them, once for all of its products.
     """
     result = Signal(product_layout(pair), name=name)
+    facts = {
+        "exponent_code": _ripple(m, a.exponent_code, b.exponent_code, f"{name}_codes"),
+        "sign": a.sign ^ b.sign,
+        "is_zero": a.is_zero | b.is_zero,
+        "is_nan": (a.is_inf & b.is_zero) | (a.is_zero & b.is_inf),
+        "is_inf": a.is_inf | b.is_inf,
+    }
     m.d.comb += [
-        result.significand.eq(a.significand * b.significand),
-        result.exponent_code.eq(a.exponent_code + b.exponent_code),
-        result.sign.eq(a.sign ^ b.sign),
-        result.is_zero.eq(a.is_zero | b.is_zero),
-        result.is_nan.eq((a.is_inf & b.is_zero) | (a.is_zero & b.is_inf)),
-        result.is_inf.eq(a.is_inf | b.is_inf),
+        result.significand.eq(_multiply(m, cut, a.significand, b.significand, name)),
+        *(result[field].eq(cut("partials", fact, f"{name}_{field}")) for field, fact in facts.items()),
     ]
-    if not cut.count("partials"):
-        return result
-    whole = Signal(product_layout(pair), name=f"{name}_whole")
-    half = len(b.significand) // 2
-    low, high = (cut("partials", a.significand * part, f"{name}_{label}")
-                 for label, part in (("low", b.significand[:half]), ("high", b.significand[half:])))
-    m.d.comb += [whole.eq(cut("partials", result, name)), whole.significand.eq(low + Cat(C(0, half), high))]
-    return whole
+    return result
 
 
 def specials_layout():
@@ -194,6 +234,48 @@ def complemented(m, magnitude, sign, largest, name):
     padded = Cat(magnitude, C(0, max(0, width - len(magnitude))))[:width]
     m.d.comb += [result.digits.eq(padded ^ sign.replicate(width)), result.carry.eq(sign)]
     return result
+
+
+def aligned(m, cut, product, pair, name):
+    """The :func:`term_layout` of a product that is a number, in units of ``2**lsb_exponent``: :func:`complemented`.
+
+    It moves left by the exponent code's low bits first, a step each, then, behind the cut ``aligning``, by spans so wide that
+    each place has two that it can come from. The complement is taken on the way, where it is narrow; from then on copies of
+    the sign enter.
+    """
+    code, sign, value, fill = product.exponent_code, product.sign, product.significand, C(0, 1)
+    fine = min((pair.significand_width - 2).bit_length(), len(code))
+    for k in range(fine):
+        ends = fill.replicate(1 << k)
+        moved = Mux(code[k], Cat(ends, value), Cat(value, ends))
+        if k == 1:
+            moved, fill = moved ^ sign.replicate(len(moved)), sign
+        value = Signal(len(moved), name=f"{name}_moved{1 << k}")
+        m.d.comb += value.eq(moved)
+    value, spans, sign = (cut("aligning", part, f"{name}_{label}") for label, part in (
+        ("moved", value), ("spans", code[fine:]), ("sign", sign)))
+    if len(spans):
+        value = _by_spans(m, value, spans, (pair.max_exponent_code >> fine) + 1, 1 << fine, sign, name)
+    result = Signal(term_layout(pair.max_product), name=name)
+    # Exponent codes start at 1 each: the two places too many cost no gates, a subtraction would.
+    m.d.comb += [result.digits.eq(Cat(value, sign.replicate(len(result.digits) + 2))[2:]), result.carry.eq(sign)]
+    return result
+
+
+def _by_spans(m, value, index, count, span, fill, name):
+    """``value``, of two spans at most, moved left by ``index`` (below ``count``) of them, with ``fill`` below and above."""
+    value = Cat(value, fill.replicate(2 * span))[:2 * span]
+    low, high, fills = value[:span], value[span:], fill.replicate(span)
+    selects = [Signal(name=f"{name}_span{n}") for n in range(count)]
+    m.d.comb += [select.eq(index == n) for n, select in enumerate(selects)]
+    places = [Mux(selects[0], low, fills)]
+    for n, (from_high, from_low) in enumerate(pairwise(selects), 1):
+        # Where no data come the choice is the fill.
+        has_data, choice = Signal(name=f"{name}_has_data{n}"), Signal(name=f"{name}_choice{n}")
+        m.d.comb += [has_data.eq(from_high | from_low), choice.eq(from_high | (~from_low & fill))]
+        of_high = choice.replicate(span) & (high | (~has_data).replicate(span))
+        places.append(of_high | ((~choice & has_data).replicate(span) & low))
+    return Cat(*places, Mux(selects[-1], high, fills))
 
 
 def add_with_carry(a, b, carry, width):
@@ -256,20 +338,6 @@ def through(cut, cuts, value, label, *, reset_less=True):
     return value
 
 
-def _aligned(cut, p, pair, label):
-    """``(magnitude, sign)`` of a product as an integer."""
-    # Exponent codes start at 1 each: the two places too many cost no gates, a subtraction would.
-    width = pair.product_width + 2
-    if not cut.count("aligning"):
-        return shift_left(p.significand, p.exponent_code, width)[2:], p.sign
-    # By 7 places at most, where few bits are to move; then by multiples of 8.
-    fine, coarse = p.exponent_code[:3], p.exponent_code[3:]
-    moved = shift_left(p.significand, fine, min(width, len(p.significand) + 7))
-    moved, coarse, sign = (cut("aligning", value, f"{label}_{part}") for part, value in (
-        ("moved", moved), ("coarse", coarse), ("sign", p.sign)))
-    return shift_left(moved, Cat(C(0, 3), coarse), width)[2:], sign
-
-
 def block_sum_layout(pair, block_size):
     """An exact block sum: ``total + carry``, in units of ``2**lsb_exponent``, unless ``specials`` say otherwise.
 
@@ -296,11 +364,10 @@ def block_sum(m, cut, pair, block_size, a, b, valid, name="sum"):
     cuts = front_cuts(lanes)
     terms, flags = [], []
     for lane in range(lanes):
-        p = product(m, a.elements[lane], b.elements[lane], pair, f"{name}_product{lane}", cut)
+        p = product(m, cut, a.elements[lane], b.elements[lane], pair, f"{name}_product{lane}")
         p = cut("products", p, f"{name}_{lane}")
         flags.append(p)
-        magnitude, sign = _aligned(cut, p, pair, f"{name}_{lane}")
-        term = complemented(m, magnitude, sign, pair.max_product, f"{name}_aligned{lane}")
+        term = aligned(m, cut, p, pair, f"{name}_aligned{lane}")
         terms.append(cut("aligned", term, f"{name}_{lane}"))
     total = term_tree(m, cut, terms, pair.max_product, name)
     is_nan = cut("partials", a.is_nan, f"{name}_a_is_nan") | cut("partials", b.is_nan, f"{name}_b_is_nan")

@@ -230,7 +230,7 @@ class ScaledDot(Unit):
         beats = self.beats[0]
         to_largest = "partials", "products", *tree_cuts(p.lanes, "max")
 
-        products = [product(m, *pair, p.pair, f"product{lane}", cut)
+        products = [product(m, cut, *pair, p.pair, f"product{lane}")
                     for lane, pair in enumerate(zip(a.elements, b.elements, strict=True))]
         products = [cut("products", one, f"product{lane}") for lane, one in enumerate(products)]
         largest = p.add.largest(m, cut, products)
