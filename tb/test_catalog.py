@@ -21,6 +21,9 @@ from mxforge.errors import MxforgeError
 from mxforge.flow import player
 
 each_entry = pytest.mark.parametrize("entry", [pytest.param(entry, id=name) for name, entry in catalog.ENTRIES.items()])
+# Lines of Verilog for each bit of the ports, at most. Units have up to 34; a quantizer had 100, whose expressions were written out
+# at each use, and again in each use of those.
+LINES = 50
 FPGA, ASIC = {"reset": "sync", "init": True}, {"reset": "async", "init": False}
 # For FPGAs one entry of each kind, for ASICs each unit; the others are slow.
 each_style = pytest.mark.parametrize(("entry", "style"), [
@@ -46,6 +49,11 @@ def check_payloads(manifest):
         if name.endswith("tdata"):
             end = -(-end // 8) * 8
         assert end in (0, port["width"])
+
+
+def check_lines(text, manifest):
+    bits = sum(port["width"] for port in manifest["ports"].values())
+    assert text.count("\n") <= LINES * bits, "expressions are written out again and again: give them signals of their own"
 
 
 @each_style
@@ -93,6 +101,7 @@ def test_manifest_is_true_and_golden_matched(entry, sim_build):
     assert json.loads(json.dumps(manifest)) == manifest
     assert (manifest["name"], manifest["unit"], manifest["streamed"]) == (entry.name, entry.unit, entry.streamed)
     check_payloads(manifest)
+    check_lines(text, manifest)
 
     stimulus = importlib.import_module(f"mxbench.stimulus.{entry.unit}")
     golden = importlib.import_module(f"mxgolden.{entry.unit}")
