@@ -81,7 +81,7 @@ RUN = "run dequantizer --in {} -o r.npz"
     ("emit dequantizer --element e4m4", "element must be one of e4m3, e5m2, e3m2, e2m3, e2m1, mxint8, not 'e4m4'"),
     ("emit dequantizer --lanes 0", "lanes must be 1 to 1024, not 0"),
     ("emit dequantizer --lanes many", "--lanes must be an integer, not 'many'"),
-    ("emit dequantizer --stages 9", "stages must be 0 to 4 (sums, result, elements, shifted), not 9"),
+    ("emit dequantizer --stages 9", "stages must be 0 to 7 (sums, result, elements, added, picked, fine, codes), not 9"),
     ("emit dequantizer --lane 8", "no option --lane; did you mean --lanes?"),
     ("emit dequantizer --block-size 8", "no option --block-size; see --help"),
     ("emit packer --bare", "packer has no bare core: it is between streams by itself"),

@@ -14,7 +14,7 @@ from mxforge.pipeline import Streamed
 
 @pytest.mark.parametrize(("element", "target", "lanes", "stages", "overflow"), [
     ("e4m3", "fp32", 32, 2, "inf"),
-    ("e5m2", "fp16", 4, 4, "saturate"),
+    ("e5m2", "fp16", 4, 9, "saturate"),
     ("mxint8", "bf16", 3, 1, "inf"),
     ("e2m1", "bf16", 1, 0, "saturate"),
 ])
@@ -43,6 +43,8 @@ def test_every_pair_in_every_lane(play, verified, element, target, overflow):
 
 
 DEPTHS = range(len(Dequantizer.CUTS) + 1)
+# Cuts of targets that nothing is rounded for.
+EXACT = Dequantizer.Parameters(element="e4m3", target="fp32").cuts
 
 
 @pytest.mark.parametrize("stages", DEPTHS)
@@ -51,6 +53,24 @@ def test_every_depth(verify, stages):
     verify(unit, 20_000, stalls=stages)
     hits = verify(unit, 100_000)
     assert all(hits.values()), hits
+
+
+@pytest.mark.parametrize(("target", "overflow", "stages"), [
+    *(("fp32", "inf", stages) for stages in range(len(EXACT) + 1)), ("fp32", "saturate", len(EXACT)),
+    ("bf16", "inf", len(Dequantizer.CUTS)), ("fp16", "saturate", len(Dequantizer.CUTS)),
+])
+def test_every_depth_of_e4m3(verify, target, overflow, stages):
+    unit = Dequantizer(element="e4m3", target=target, overflow=overflow, lanes=2, stages=stages)
+    assert unit.latency == stages
+    verify(unit, 10_000, stalls=stages)
+    verify(unit, 20_000)
+
+
+def test_exact_targets_have_fewer_cuts():
+    assert set(Dequantizer.CUTS) - set(EXACT) == {"shifted", "rounding"}
+    assert Dequantizer.Parameters(element="e2m1", target="bf16").cuts == EXACT
+    for element, target in itertools.product(("e4m3", "e5m2", "mxint8"), ("bf16", "fp16")):
+        assert Dequantizer.Parameters(element=element, target=target).cuts == Dequantizer.CUTS
 
 
 @pytest.mark.parametrize("stages", ends(DEPTHS))
@@ -69,7 +89,7 @@ def test_ten_million_blocks(verify, element, target):
     ({"element": "e4m4"}, ValueError, "element must be one of e4m3, e5m2, .*, not 'e4m4'"),
     ({"target": "fp64"}, ValueError, "target must be one of fp32, bf16, fp16, not 'fp64'"),
     ({"lanes": 0}, ValueError, "lanes must be 1 to 1024, not 0"),
-    ({"stages": 5}, ValueError, r"stages must be 0 to 4 \(sums, result, elements, shifted\), not 5"),
+    ({"stages": 8}, ValueError, r"stages must be 0 to 7 \(sums, result, elements, added, picked, fine, codes\), not 8"),
     ({"overflow": True}, TypeError, "overflow must be a name, not True"),
 ])
 def test_refuses(values, error, message):

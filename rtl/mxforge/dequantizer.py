@@ -159,7 +159,10 @@ class Dequantizer(Unit):
     The shift goes by 0 to 3 places, then by groups of 4, one selected; none for zero and Inf, all for NaN, whose mantissa is
     the AND of two of them.
 
-    Cuts: the sums, the result, the normalised elements, the shifted significands.
+    Cuts: what the sums say, the result, the normalised elements, the shifted significands; the sums alone, facts picked by
+    their carries, the significands moved by 0 to 3 places, the codes as they come, the rounding. Where nothing is rounded there is
+    no cut before the rounder nor in it. What the lanes share crosses the cut of the elements without logic, so that a net
+    over all lanes has a cycle of its own.
 
     Members
     -------
@@ -168,7 +171,7 @@ class Dequantizer(Unit):
 
     Latency is ``stages``; one beat a cycle.
     """
-    CUTS = "sums", "result", "elements", "shifted"
+    CUTS = "sums", "result", "elements", "shifted", "added", "picked", "fine", "codes", "rounding"
 
     @dataclass(frozen=True, kw_only=True)
     class Parameters(parameters.Parameters):
@@ -179,7 +182,23 @@ class Dequantizer(Unit):
 
         @property
         def cuts(self):
-            return Dequantizer.CUTS
+            """Those of `CUTS` that cut something: where nothing is lost, no rounder comes behind the shifter."""
+            return tuple(cut for cut in Dequantizer.CUTS if self.below or cut not in ("shifted", "rounding"))
+
+        @property
+        def offset(self):
+            """The target's exponent field is the scale plus the element's exponent code plus this."""
+            return WIDES[self.target].bias - E8M0.bias - ELEMENTS[self.element].bias
+
+        @property
+        def most(self):
+            """The most places that a subnormal moves and still rounds to something."""
+            return min(WIDES[self.target].mantissa_width + 2, 1 - self.offset - normalized_exponents(ELEMENTS[self.element]).start)
+
+        @property
+        def below(self):
+            """Bits below the mantissa, as many as the longest shift needs, so that none is lost; none where nothing is rounded."""
+            return max(0, ELEMENTS[self.element].significand_width - 1 + self.most - WIDES[self.target].mantissa_width)
 
         def __post_init__(self):
             super().__post_init__()
@@ -194,31 +213,23 @@ class Dequantizer(Unit):
             i=data.StructLayout({"scale": E8M0.shape, "elements": data.ArrayLayout(unsigned(self._element.width), p.lanes)}),
             o=data.StructLayout({"values": data.ArrayLayout(unsigned(self._target.width), p.lanes)}))
 
-    @property
-    def _offset(self):
-        """The target's exponent field is the scale plus the element's exponent code plus this."""
-        return self._target.bias - E8M0.bias - self._element.bias
-
-    @property
-    def _most(self):
-        """The most places that a subnormal moves and still rounds to something."""
-        return min(self._target.mantissa_width + 2, 1 - self._offset - normalized_exponents(self._element).start)
-
     def elaborate(self, platform):
         m = Module()
         p = self.parameters
         cut = Cuts(m, p.cuts, p.stages)
 
-        upper_bits = _CarrySelect(self._target, normalized_exponents(self._element), self._offset, self._most)
-        shared = cut("elements", upper_bits.share(m, self.i.scale), "shared")
+        upper_bits = _CarrySelect(self._target, normalized_exponents(self._element), p.offset, p.most)
+        shared = cut("elements", cut("codes", upper_bits.share(m, self.i.scale), "shared"), "shared")
+        later = cut("added", shared, "shared")
         for lane in range(p.lanes):
-            element = normalized(m, self.i.elements[lane], self._element, f"element{lane}")
+            code = cut("codes", self.i.elements[lane], f"{lane}")
+            element = normalized(m, code, self._element, f"element{lane}")
             element = cut("elements", element, f"element{lane}")
-            m.d.comb += self.o.values[lane].eq(self._value(m, cut, upper_bits, shared, element, lane))
+            m.d.comb += self.o.values[lane].eq(self._value(m, cut, upper_bits, shared.low, later, element, lane))
 
         return m
 
-    def _value(self, m, cut, upper_bits, shared, element, lane):
+    def _value(self, m, cut, upper_bits, addend, shared, element, lane):
         target = self._target
         width = target.mantissa_width
         is_saturating = self.parameters.overflow == "saturate"
@@ -228,7 +239,9 @@ class Dequantizer(Unit):
             m.d.comb += signal.eq(value)
             return signal
 
-        total = named("total", upper_bits.steps(element.exponent_code) + shared.low)
+        total = named("total", upper_bits.steps(element.exponent_code) + addend)
+        total = cut("added", total, f"total{lane}")
+        element = cut("added", element, f"element{lane}")
         low, carry = total[:-1], total[-1]
         field = low[:target.exponent_width]
         beyond = any_bit(low[target.exponent_width:])
@@ -243,28 +256,38 @@ class Dequantizer(Unit):
         is_near = named("is_near", holds("is_near"))
         is_up = named("is_up", is_special | holds("is_above") | (holds("is_high") & beyond))
         is_over = named("is_over", holds("is_high") & (holds("is_above", "is_high") | beyond | field.all()))
-
-        numbers = data.StructLayout({
-            "fraction": element.fraction.shape(), "field": target.exponent_width, "fine": FINE,
-            "groups": (self._most >> FINE) + 1, "sign": 1, "is_nan": 1, "is_full": 1,
-        })
-        sums = Signal(numbers, name=f"sums{lane}")
-        is_down = named("is_down", ~is_special & (element.is_zero | is_negative))
-        field = (field | is_up.replicate(len(field))) & ~is_down.replicate(len(field))
+        is_subnormal = holds("is_low") & (holds("is_negative", "is_low") | ~any_bit(low[1:]))
         size = target.exponent_width - len(field)
         if size:
-            upper = Mux(carry, shared.fields[1], shared.fields[0])
-            field = Cat(field, (upper & ~element.is_zero.replicate(size)) | is_special.replicate(size))
+            upper = cut("picked", Mux(carry, shared.fields[1], shared.fields[0]), f"upper{lane}")
+
+        def picked(**values):
+            return [cut("picked", value, f"{name}{lane}") for name, value in values.items()]
+
+        is_nan, is_special, is_none = picked(is_nan=is_nan, is_special=is_special, is_none=is_none)
+        is_negative, is_near, is_up = picked(is_negative=is_negative, is_near=is_near, is_up=is_up)
+        is_over, is_subnormal, low = picked(is_over=is_over, is_subnormal=is_subnormal, low=low)
+        is_zero, fraction, sign = picked(is_zero=element.is_zero, fraction=element.fraction, sign=element.sign)
+        field = low[:target.exponent_width]
+
+        numbers = data.StructLayout({
+            "fraction": len(fraction), "field": target.exponent_width, "fine": FINE,
+            "groups": (self.parameters.most >> FINE) + 1, "sign": 1, "is_nan": 1, "is_full": 1,
+        })
+        sums = Signal(numbers, name=f"sums{lane}")
+        is_down = named("is_down", ~is_special & (is_zero | is_negative))
+        field = (field | is_up.replicate(len(field))) & ~is_down.replicate(len(field))
+        if size:
+            field = Cat(field, (upper & ~is_zero.replicate(size)) | is_special.replicate(size))
         if is_saturating:
             field = Cat(field[0] & ~(is_over & ~is_special), field[1:])
-        is_subnormal = holds("is_low") & (holds("is_negative", "is_low") | ~any_bit(low[1:]))
         m.d.comb += [
-            sums.fraction.eq(element.fraction),
+            sums.fraction.eq(fraction),
             sums.field.eq(field),
             sums.fine.eq(Cat(~low[0] & ~is_none & is_subnormal, is_near & ~is_none & low[1])),
-            sums.sign.eq(element.sign & ~is_nan),
+            sums.sign.eq(sign & ~is_nan),
             sums.is_nan.eq(is_nan),
-            sums.is_full.eq(is_over & ~is_special & ~element.is_zero if is_saturating else 0),
+            sums.is_full.eq(is_over & ~is_special & ~is_zero if is_saturating else 0),
         ]
         for group, selected in enumerate(sums.groups):
             is_in = named("is_in", is_near & upper_bits.is_in_group(m, low, group))
@@ -274,10 +297,10 @@ class Dequantizer(Unit):
                 m.d.comb += selected.eq(is_nan | (~is_over & ~(is_negative & ~is_none & ~is_in)))
         sums = cut("sums", sums, f"{lane}")
 
-        # As many bits below the mantissa as the longest shift needs, so that none is lost.
-        below = max(0, len(element.fraction) + self._most - width)
+        below = self.parameters.below
         down = _moved_down([Const(1, 1), *reversed(sums.fraction)], sums.fine)
-        down = list(named("fine", Cat(down)))
+        down = list(cut("fine", named("fine", Cat(down)), f"fine{lane}"))
+        sums = cut("fine", sums, f"sums{lane}")
         groups = sums.groups
         places = []
         for place in range(1, width + below + 1):
@@ -288,14 +311,16 @@ class Dequantizer(Unit):
                 pair = [*near, near[0] - 1 if near[0] else 1][:2] if near and len(groups) > 1 else []
                 bits.append(groups[pair[0]] & groups[pair[1]] if pair else sums.is_nan)
             places.append(any_bit(Cat(bits)))
-        moved = cut("shifted", named("moved", Cat(reversed(places))), f"moved{lane}")
-        sums = cut("shifted", sums, f"sums{lane}")
-
+        moved = named("moved", Cat(reversed(places)))
+        if below:
+            moved, sums = cut("shifted", moved, f"moved{lane}"), cut("shifted", sums, f"sums{lane}")
         kept, guard, sticky = split(moved, below)
         magnitude = Cat(kept, sums.field)
         if below:
+            goes_up = cut("rounding", round_up_to_nearest_even(kept[0], guard, sticky), f"goes_up{lane}")
+            magnitude, sums = cut("rounding", magnitude, f"magnitude{lane}"), cut("rounding", sums, f"sums{lane}")
             # Only subnormals lose bits, so the carry reaches no further than the lowest exponent.
-            rounded = (magnitude + round_up_to_nearest_even(kept[0], guard, sticky))[:target.width - 1]
+            rounded = (magnitude + goes_up)[:target.width - 1]
             magnitude = rounded | sums.is_nan.replicate(target.width - 1)
         if is_saturating:
             magnitude |= sums.is_full.replicate(width)

@@ -115,7 +115,8 @@ class ResultQueue(wiring.Component):
             for name, port, step in ("write_at", write, self.w_en), ("read_at", read, taken):
                 at = Signal(range(depth), name=f"{name}{n}")
                 m.d.comb += port.addr.eq(at)
-                m.d.sync += at.eq(at + step)
+                with m.If(step):
+                    m.d.sync += at.eq(at + 1)
 
         return m
 
