@@ -239,19 +239,17 @@ def complemented(m, magnitude, sign, largest, name):
 def aligned(m, cut, product, pair, name):
     """The :func:`term_layout` of a product that is a number, in units of ``2**lsb_exponent``: :func:`complemented`.
 
-    It moves left by the exponent code's low bits first, a step each, then, behind the cut ``aligning``, by spans so wide that
-    each place has two that it can come from. The complement is taken on the way, where it is narrow; from then on copies of
-    the sign enter.
+    The complement is taken first, where it is narrow; copies of the sign enter then. It moves left by the exponent code's low
+    bits, a step each, then, behind the cut ``aligning``, by spans so wide that each place has two that it can come from.
     """
-    code, sign, value, fill = product.exponent_code, product.sign, product.significand, C(0, 1)
+    code, sign = product.exponent_code, product.sign
+    value = product.significand ^ sign.replicate(pair.significand_width)
     fine = min((pair.significand_width - 2).bit_length(), len(code))
     for k in range(fine):
-        ends = fill.replicate(1 << k)
-        moved = Mux(code[k], Cat(ends, value), Cat(value, ends))
-        if k == 1:
-            moved, fill = moved ^ sign.replicate(len(moved)), sign
-        value = Signal(len(moved), name=f"{name}_moved{1 << k}")
-        m.d.comb += value.eq(moved)
+        ends = sign.replicate(1 << k)
+        moved = Signal(len(value) + (1 << k), name=f"{name}_moved{1 << k}")
+        m.d.comb += moved.eq(Mux(code[k], Cat(ends, value), Cat(value, ends)))
+        value = moved
     value, spans, sign = (cut("aligning", part, f"{name}_{label}") for label, part in (
         ("moved", value), ("spans", code[fine:]), ("sign", sign)))
     if len(spans):
