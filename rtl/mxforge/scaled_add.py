@@ -141,12 +141,12 @@ def round_sum(m, cut, target, window, total, carry, lost, limit, flags, name, *,
 
 
 class ScaledAdd:
-    """``integer * 2**(scale - 254 + lsb_exponent) + c``, rounded once to nearest even.
+    """``integer * 2**(scale - 254 + lsb_exponent) + c``, or without ``addend`` the first alone, rounded once to nearest even.
 
     The integer is signed, of ``sum_width`` bits; ``c`` is FP32. Only an exactly zero sum gives +0; a nonzero negative one
     that rounds to zero gives -0.
 
-    Why a window is enough. W is the integer's magnitude width, 24 at least, C's significand 24 bits. Both stand in a
+    Why a window is enough, with C. W is the integer's magnitude width, 24 at least, C's significand 24 bits. Both stand in a
     window whose last place has an exponent chosen by where C's last place lies, d places above the integer's.
 
     * far, d >= W + 2: the window's last place is W + 2 below C's. The integer stands there as if it were as near as that,
@@ -160,8 +160,12 @@ class ScaledAdd:
       significand of 24 bits and the guard bit end within the window. With a zero integer C would lose bits, so a zero
       integer counts as far.
 
-    W of 24 at least makes the window hold C below, and reach up to 2**-126 in each case. Without C only the integer's place
-    against the last subnormal counts, as in the first case with C = 0.
+    W of 24 at least makes the window hold C below, and reach up to 2**-126 in each case.
+
+    Without C the integer stands at the window's top, and moves left as the exponent of subnormals lets it. Where even that place
+    is below normal numbers, it first moves right, by more places than the target's significand has, and left again by what
+    that was too much: ``limit`` is then what is left of those places, and none where all of the integer is below half of the
+    last subnormal. So one shifter does for both ways. Below the integer the window has what the way back may bring up.
 
     Negative numbers stand in one's complement: C's missing 1, if nothing of C is lost, is left over by the window's adder,
     whose carry-in is the integer's, and goes into the tail of :func:`round_sum`.
@@ -181,7 +185,7 @@ class ScaledAdd:
     @property
     def _window(self):
         """Bits of the sum's magnitude, from its highest place or C's hidden bit there down."""
-        return self._width + (2 + FP32.significand_width if self._addend else self._below)
+        return self._width + (2 + FP32.significand_width if self._addend else self._padding)
 
     @property
     def _right(self):
@@ -189,9 +193,14 @@ class ScaledAdd:
         return 1 << self._target.significand_width.bit_length()
 
     @property
-    def _below(self):
+    def _padding(self):
         """Places below the integer that such a way to the right needs, for what the way back may bring up again."""
         return max(0, self._right + self._target.significand_width - self._width)
+
+    @property
+    def _fraction(self):
+        """Places below the integer that the window has where C is below."""
+        return FP32.significand_width + 1
 
     @property
     def shift_cuts(self):
@@ -203,8 +212,11 @@ class ScaledAdd:
 
     def places(self, m, scales, c, name="places"):
         """Where C stands, from the scales and C alone: a view for :meth:`result`, so that it can be had early."""
-        # The exponent field of a one at the window's top where the last place is the integer's, minus one.
-        level = self._width + self._lsb_exponent - (103 if self._addend else 129)
+        # Of the integer's last place, under a scale code of zero.
+        lsb_exponent = self._lsb_exponent - 2 * E8M0.bias
+        # The exponent field of a one at the window's top where the integer's last place is the window's (where the integer
+        # stands at its top, without C), minus one.
+        level = (self._window if self._addend else self._width) - 1 + lsb_exponent + FP32.bias - 1
         if c is None:
             result = Signal(data.StructLayout({"is_low": 1, "limit": 10}), name=name)
             limit = Signal(signed(11), name=f"{name}_limit")
@@ -219,20 +231,20 @@ class ScaledAdd:
         layout = data.StructLayout({
             "is_far": 1, "is_below": 1, "position": (self._window + FP32.significand_width - 1).bit_length(), "limit": 10})
         result = Signal(layout, name=name)
-        below = FP32.significand_width + 1
+        fraction = self._fraction
         distance = Signal(signed(11), name=f"{name}_distance")
         is_far = distance >= self._width + 2
         is_below = distance < 0
         far_position = self._width + 2 + FP32.significand_width
         below_position = Signal(signed(12), name=f"{name}_below_position")
         m.d.comb += [
-            distance.eq(c.exponent_code - scales.code + (104 - self._lsb_exponent)),
-            below_position.eq(distance + below + FP32.significand_width),
+            distance.eq(c.exponent_code - scales.code + (FP32.lsb_exponent - 1 - lsb_exponent)),
+            below_position.eq(distance + fraction + FP32.significand_width),
             result.is_far.eq(is_far),
             result.is_below.eq(is_below),
             result.position.eq(Mux(is_far, far_position, Mux(
                 is_below, Mux(below_position < 0, 0, below_position), distance + FP32.significand_width))),
-            result.limit.eq(Mux(is_far, c.exponent_code - 1, scales.code + level - Mux(is_below, below, 0))),
+            result.limit.eq(Mux(is_far, c.exponent_code - 1, scales.code + level - Mux(is_below, fraction, 0))),
         ]
         return result
 
@@ -249,21 +261,21 @@ class ScaledAdd:
 
     def _at_top(self, m, total, carry, is_low, name):
         """``(total, lost)``: the integer in the window, at its top; but further right where that is below normal numbers."""
-        below, right = self._below, self._right
+        padding, right = self._padding, self._right
         top = Signal(signed(self._width + 1), name=f"{name}_top")
         moved = Signal(signed(self._window + 1), name=f"{name}_moved")
         lost = Signal(name=f"{name}_lost")
         m.d.comb += [
             top.eq(total),
             # A carry runs through ones, and is due at their end.
-            moved.eq(Mux(is_low, top >> (right - below), Cat(carry.replicate(below), top).as_signed())),
-            lost.eq(is_low & any_bit(top[:right - below] ^ carry.replicate(right - below))),
+            moved.eq(Mux(is_low, top >> (right - padding), Cat(carry.replicate(padding), top).as_signed())),
+            lost.eq(is_low & any_bit(top[:right - padding] ^ carry.replicate(right - padding))),
         ]
         return moved, lost
 
     def _sum(self, m, cut, total, carry, places, c, flags, name):
         """``(total, carry, limit, lost, flags)``: both in the window, behind the cuts of an addend."""
-        window, below = self._window, FP32.significand_width + 1
+        window, fraction = self._window, self._fraction
         is_zero = ~any_bit(total.as_unsigned() ^ carry.replicate(len(total)))
         placing = Signal(data.StructLayout({
             "total": total.shape(), "carry": 1, "is_below": 1, "position": len(places.position), "limit": len(places.limit),
@@ -283,7 +295,8 @@ class ScaledAdd:
         is_lost = any_bit(c_places[:FP32.significand_width])
         m.d.comb += [
             # Ones below the integer take its carry up to its last place.
-            placed.total.eq(Mux(placing.is_below, Cat(placing.carry.replicate(below), placing.total).as_signed(), placing.total)),
+            placed.total.eq(
+                Mux(placing.is_below, Cat(placing.carry.replicate(fraction), placing.total).as_signed(), placing.total)),
             placed.carry.eq(placing.carry),
             placed.c.eq(Cat(c_places[FP32.significand_width:], C(0, 1)) ^ placing.c_sign.replicate(window + 1)),
             placed.c_carry.eq(placing.c_sign & ~is_lost),
