@@ -91,8 +91,8 @@ class Operand:
     elements: tuple
 
     @classmethod
-    def decoded(cls, m, fmt, scale, codes, name):
-        """From a block's scale and an array of element codes."""
+    def decoded(cls, m, cut, fmt, scale, codes, name):
+        """From a block's scale and an array of element codes, behind the cut ``decoded``."""
         # Named, since an expression is written out by each that reads it, and a payload may be wide.
         named = Signal(codes.shape(), name=f"{name}_codes")
         m.d.comb += named.eq(codes)
@@ -100,13 +100,13 @@ class Operand:
         elements = tuple(Signal(element_layout(fmt), name=f"{name}_{lane}") for lane in range(len(raws)))
         for element, raw in zip(elements, raws, strict=True):
             m.d.comb += [element[field].eq(raw[field]) for field in element_layout(fmt).members]
-        return cls(scale, scale == E8M0.nan_code, any_bit(Cat(raw.is_nan for raw in raws)), elements)
-
-    def map(self, function):
-        """``function(value, label)`` of each part."""
-        elements = tuple(function(element, f"{lane}") for lane, element in enumerate(self.elements))
-        flags = (function(getattr(self, name), name) for name in ("scale", "scale_is_nan", "is_nan"))
-        return type(self)(*flags, elements)
+        is_nan = Cat(raw.is_nan for raw in raws)
+        if cut.count("decoded"):
+            # What all lanes tell is gathered partly before the cut and partly behind it.
+            is_nan = cut("decoded", Cat(any_bit(is_nan[n:n + 2]) for n in range(0, len(raws), 2)), f"{name}_is_nan")
+        return cls(
+            cut("decoded", scale, f"{name}_scale"), cut("decoded", scale == E8M0.nan_code, f"{name}_scale_is_nan"), any_bit(is_nan),
+            tuple(cut("decoded", element, f"{name}_{lane}") for lane, element in enumerate(elements)))
 
 
 def number_layout(pair):
@@ -129,10 +129,11 @@ def product_layout(pair):
     })
 
 
-def product(m, a, b, pair, name):
+def product(m, a, b, pair, name, cut):
     """The :func:`product_layout` of two decoded elements. Subnormals are not normalised: their exponent code is 1.
 
-    NaN elements make no NaN here: :class:`Operand` tells of them, once for all of its products.
+    NaN elements make no NaN here: :class:`Operand` tells of them, once for all of its products. Behind the cut ``partials``,
+    before which the significand is two products, of halves of ``b``'s.
     """
     result = Signal(product_layout(pair), name=name)
     m.d.comb += [
@@ -143,7 +144,14 @@ def product(m, a, b, pair, name):
         result.is_nan.eq((a.is_inf & b.is_zero) | (a.is_zero & b.is_inf)),
         result.is_inf.eq(a.is_inf | b.is_inf),
     ]
-    return result
+    if not cut.count("partials"):
+        return result
+    whole = Signal(product_layout(pair), name=f"{name}_whole")
+    half = len(b.significand) // 2
+    low, high = (cut("partials", a.significand * part, f"{name}_{label}")
+                 for label, part in (("low", b.significand[:half]), ("high", b.significand[half:])))
+    m.d.comb += [whole.eq(cut("partials", result, name)), whole.significand.eq(low + Cat(C(0, half), high))]
+    return whole
 
 
 def specials_layout():
@@ -238,7 +246,7 @@ def over_beats(m, term, largest, count, beats, valid, name):
 
 def front_cuts(lanes):
     """Cut points of :func:`block_sum`, in the order in which data crosses them."""
-    return "products", "aligned", *tree_cuts(lanes)
+    return "partials", "products", "aligning", "aligned", *tree_cuts(lanes)
 
 
 def through(cut, cuts, value, label, *, reset_less=True):
@@ -246,6 +254,20 @@ def through(cut, cuts, value, label, *, reset_less=True):
     for name in cuts:
         value = cut(name, value, label, reset_less=reset_less)
     return value
+
+
+def _aligned(cut, p, pair, label):
+    """``(magnitude, sign)`` of a product as an integer."""
+    # Exponent codes start at 1 each: the two places too many cost no gates, a subtraction would.
+    width = pair.product_width + 2
+    if not cut.count("aligning"):
+        return shift_left(p.significand, p.exponent_code, width)[2:], p.sign
+    # By 7 places at most, where few bits are to move; then by multiples of 8.
+    fine, coarse = p.exponent_code[:3], p.exponent_code[3:]
+    moved = shift_left(p.significand, fine, min(width, len(p.significand) + 7))
+    moved, coarse, sign = (cut("aligning", value, f"{label}_{part}") for part, value in (
+        ("moved", moved), ("coarse", coarse), ("sign", p.sign)))
+    return shift_left(moved, Cat(C(0, 3), coarse), width)[2:], sign
 
 
 def block_sum_layout(pair, block_size):
@@ -274,16 +296,16 @@ def block_sum(m, cut, pair, block_size, a, b, valid, name="sum"):
     cuts = front_cuts(lanes)
     terms, flags = [], []
     for lane in range(lanes):
-        p = product(m, a.elements[lane], b.elements[lane], pair, f"{name}_product{lane}")
+        p = product(m, a.elements[lane], b.elements[lane], pair, f"{name}_product{lane}", cut)
         p = cut("products", p, f"{name}_{lane}")
-        # Exponent codes start at 1 each: the two places too many cost no gates, a subtraction would.
-        magnitude = shift_left(p.significand, p.exponent_code, pair.product_width + 2)[2:]
-        term = complemented(m, magnitude, p.sign, pair.max_product, f"{name}_aligned{lane}")
         flags.append(p)
+        magnitude, sign = _aligned(cut, p, pair, f"{name}_{lane}")
+        term = complemented(m, magnitude, sign, pair.max_product, f"{name}_aligned{lane}")
         terms.append(cut("aligned", term, f"{name}_{lane}"))
     total = term_tree(m, cut, terms, pair.max_product, name)
-    is_nan = cut("products", a.is_nan | b.is_nan, f"{name}_is_nan")
-    special = through(cut, cuts[1:], specials(m, flags, is_nan, f"{name}_specials"), f"{name}_specials")
+    is_nan = cut("partials", a.is_nan, f"{name}_a_is_nan") | cut("partials", b.is_nan, f"{name}_b_is_nan")
+    is_nan = cut("products", is_nan, f"{name}_is_nan")
+    special = through(cut, cuts[2:], specials(m, flags, is_nan, f"{name}_specials"), f"{name}_specials")
     valid = through(cut, cuts, valid, f"{name}_valid", reset_less=False)
 
     beats = block_size // lanes
