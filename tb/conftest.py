@@ -158,13 +158,13 @@ def verify(sim_build, verified):
 @pytest.fixture
 def verify_together(play, verified):
     """``verify_together(units, blocks)``: bare cores, by name, which take the same input, in one model; each one's stimulus in
-    turn, ``blocks`` of it, through all of them.
+    turn, ``blocks`` of it, through all of them. ``stalls`` is a seed for idle inputs.
     """
     from side_by_side import SideBySide
 
     from mxbench.bench import compare
 
-    def run(units, blocks):
+    def run(units, blocks, stalls=None):
         unit = _unit_of(next(iter(units.values())))
         stimulus = importlib.import_module(f"mxbench.stimulus.{unit}")
         golden = importlib.import_module(f"mxgolden.{unit}")
@@ -181,7 +181,7 @@ def verify_together(play, verified):
             verified(unit, configuration=repr(core.parameters), blocks=len(inputs[fields[0]]),
                      values=sum(array.size for array in outputs.values()),
                      classes=stimulus.classes(parameters, {field: inputs[field] for field in fields}, outputs))
-        compare(play(SideBySide(units), unit, inputs), expected, inputs)
+        compare(play(SideBySide(units), unit, inputs, stalls=stalls), expected, inputs)
 
     return run
 

@@ -2,22 +2,24 @@
 from amaranth import *
 from amaranth.lib import data
 
+from mxforge.pipeline import delay
 from mxforge.unit import Unit
 
 __all__ = ["SideBySide"]
 
 
 class SideBySide(Unit):
-    """``units`` (by name), which have the timing of the first one and fields of its input. The output has each unit's fields
-    under its name: ``name``, if its output is a single field, else ``name_field``.
+    """``units`` (by name), which have the cadence of the first one and fields of its input. The output has each unit's fields
+    under its name: ``name``, if its output is a single field, else ``name_field``; with the latency of the slowest, for which
+    the others wait.
     """
     def __init__(self, units):
         self._units = units
         first = next(iter(units.values()))
         self.is_stateful, self.cadence = first.is_stateful, first.cadence
-        self._latency, self._beats = first.latency, first.beats
+        self._latency, self._beats = max(unit.latency for unit in units.values()), first.beats
         for unit in units.values():
-            assert (unit.latency, unit.beats, unit.cadence) == (self._latency, self._beats, self.cadence)
+            assert (unit.beats, unit.cadence) == (self._beats, self.cadence)
         fields = {}
         for name, unit in units.items():
             fields |= {self.key(name, field, unit): value.shape for field, value in unit.signature.members["o"].shape}
@@ -38,17 +40,21 @@ class SideBySide(Unit):
     def elaborate(self, platform):
         m = Module()
 
+        valids = []
         for name, unit in self._units.items():
             m.submodules[name] = unit
             for key, _ in unit.i.shape():
                 m.d.comb += unit.i[key].eq(self.i[key])
+            waits = self._latency - unit.latency
             for key, _ in unit.o.shape():
-                m.d.comb += self.o[self.key(name, key, unit)].eq(unit.o[key])
+                of = self.key(name, key, unit)
+                m.d.comb += self.o[of].eq(delay(m, unit.o[key], waits, name=f"{of}_waiting"))
             if self.is_stateful:
                 m.d.comb += unit.i_valid.eq(self.i_valid)
+                valids.append(delay(m, unit.o_valid, waits, name=f"{name}_valid_waiting", reset_less=False))
         if self.is_stateful:
             # Seen from the first; after one that differed there are no outputs any more, which the count of them shows.
-            valids = Cat(unit.o_valid for unit in self._units.values())
+            valids = Cat(valids)
             differed = Signal()
             m.d.sync += differed.eq(differed | (valids.any() & ~valids.all()))
             m.d.comb += self.o_valid.eq(valids.all() & ~differed)

@@ -92,7 +92,7 @@ def test_cover_is_one():
 def depths(**options):
     cuts = DotAccumulator(**options).parameters.cuts
     name = "-".join(map(str, options.values()))
-    return [pytest.param(options | {"stages": n}, id=f"{name}-{n}") for n in range(0, len(cuts) + 1, 6)]
+    return [pytest.param(options | {"stages": n}, id=f"{name}-{n}") for n in range(0, len(cuts) + 1, 10)]
 
 
 DEPTHS = [depths(block_size=4, lanes=2, window=60, slots=2), depths(accumulation="fp32_fused", block_size=4, lanes=2),
@@ -170,7 +170,7 @@ def test_published_sample(play, pair, accumulation, result):
     ({"slots": 0}, "slots must be 1 to"),
     ({"target": "fp16"}, "target must be one of fp32, bf16"),
     ({"accumulation": "fp64"}, "accumulation must be one of exact"),
-    ({"stages": 18}, "stages must be 0 to 17"),
+    ({"stages": 21}, "stages must be 0 to 20"),
     ({"accumulation": "fp32_fused", "window": 24}, "window must be 254 but for accumulation exact"),
     ({"accumulation": "blackwell", "target": "bf16"}, "target must be fp32 for accumulation blackwell"),
     ({"accumulation": "blackwell", "lanes": 8}, "lanes must be block_size"),

@@ -28,9 +28,9 @@ class Front(wiring.Component):
 
     def elaborate(self, platform):
         m = Module()
-        cut = Cuts(m, front_cuts(self.lanes), self.stages)
-        a = Operand.decoded(m, self.pair.a, Const(0, 8), self.a, "a")
-        b = Operand.decoded(m, self.pair.b, Const(0, 8), self.b, "b")
+        cut = Cuts(m, (*front_cuts(self.lanes), "decoded"), self.stages)
+        a = Operand.decoded(m, cut, self.pair.a, Const(0, 8), self.a, "a")
+        b = Operand.decoded(m, cut, self.pair.b, Const(0, 8), self.b, "b")
         m.d.comb += self.sum.eq(block_sum(m, cut, self.pair, self.block_size, a, b, self.valid))
         # A clock even where no cut is taken.
         delay(m, self.valid, 1, name="clocked")

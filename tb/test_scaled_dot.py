@@ -69,7 +69,7 @@ def test_cover_is_one():
 
 def depths(**options):
     count = len(ScaledDot(**options).parameters.cuts)
-    return [pytest.param(options | {"stages": n}, id="-".join(map(str, [*options.values(), n]))) for n in range(0, count + 1, 4)]
+    return [pytest.param(options | {"stages": n}, id="-".join(map(str, [*options.values(), n]))) for n in range(0, count + 1, 8)]
 
 
 # In one beat and in several.
@@ -82,6 +82,15 @@ def test_every_depth(verify, options):
     """With idle and back-pressure, and at full speed."""
     verify(ScaledDot(**options), 5_000, stalls=options["stages"])
     verify(ScaledDot(**options), 5_000)
+
+
+@pytest.mark.parametrize("addend", [True, False])
+@pytest.mark.parametrize("lanes", [pytest.param(4, marks=pytest.mark.slow), 2])
+def test_each_cut(verify_together, lanes, addend):
+    """Every number of stages, in one model: each delayed to the latency of the deepest, so that none may miss its own."""
+    options = {"block_size": 4, "lanes": lanes, "addend": addend}
+    count = len(ScaledDot(**options).parameters.cuts)
+    verify_together({f"stages{n}": ScaledDot(**options, stages=n) for n in range(count + 1)}, 30, stalls=lanes)
 
 
 @pytest.mark.parametrize("options", [*itertools.chain(*map(ends, DEPTHS))])
@@ -144,7 +153,7 @@ def test_published_sample(play, a_element, b_element, accumulation, addend, resu
     ({"lanes": 3}, "power of two"),
     ({"a_element": "fp32"}, "a_element must be one of"),
     ({"target": "fp16"}, "target must be one of fp32, bf16"),
-    ({"stages": 20}, "stages must be 0 to 19"),
+    ({"stages": 34}, "stages must be 0 to 33"),
 ])
 def test_refusals(parameters, message):
     with pytest.raises(ValueError, match=message):

@@ -6,7 +6,7 @@ from amaranth.utils import bits_for
 from .arith import tree_max
 from .formats import E8M0, FP32
 from .products import add_with_carry, complemented, over_beats, term_layout, term_tree, through, tree_cuts
-from .scaled_add import round_sum, shift_cuts
+from .scaled_add import round_cuts, round_sum
 
 __all__ = ["TruncatedSum"]
 
@@ -53,8 +53,17 @@ class TruncatedSum:
         return bits_for(self._largest_sum) + FP32.significand_width
 
     @property
-    def shift_cuts(self):
-        return shift_cuts(self._window + 1)
+    def main_cuts(self):
+        """Those of :meth:`result`, main and fine ones as of :func:`.scaled_add.round_cuts`."""
+        return round_cuts(self._window)[0]
+
+    @property
+    def fine_cuts(self):
+        return round_cuts(self._window)[1]
+
+    @property
+    def cuts(self):
+        return *self.main_cuts, *self.fine_cuts
 
     @property
     def _bias(self):
@@ -135,5 +144,5 @@ class TruncatedSum:
         return result
 
     def result(self, m, cut, total, limit, flags, name="result"):
-        """FP32 bits of the sum, behind :attr:`shift_cuts`."""
+        """FP32 bits of the sum, behind :attr:`cuts`."""
         return round_sum(m, cut, FP32, self._window, total.digits, total.carry, Const(0, 1), limit, flags, name, truncate=True)

@@ -104,6 +104,7 @@ ENTRIES = {entry.name: entry for entry in (
     _streamed("scaled_dot_e5m2_e4m3", "scaled_dot", a_element="e5m2", stages=6),
     _streamed("scaled_dot_e2m1_serial", "scaled_dot", a_element="e2m1", b_element="e2m1", lanes=1, addend=False, target="bf16",
               stages=2),
+    _streamed("scaled_dot_fast", "scaled_dot", addend=False, stages=28),
     _streamed("scaled_dot_blackwell", "scaled_dot", accumulation="blackwell", stages=8),
     _streamed("dot_accumulator_narrow", "dot_accumulator", window=40, max_blocks=256, lanes=8, stages=4),
     _streamed("dot_accumulator_fused", "dot_accumulator", accumulation="fp32_fused", lanes=8, stages=8, slots=4),
@@ -131,6 +132,7 @@ ENTRIES = {entry.name: entry for entry in (
     _bare("dequantize1_fp32", "dequantizer", lanes=1),
     _bare("quantize32_bf16", "quantizer", source="bf16"),
     _bare("dot32_e4m3", "scaled_dot", addend=False),
+    _bare("dot32_fast", "scaled_dot", addend=False, stages=28),
     _bare("dot8_e4m3_c", "scaled_dot", block_size=8, lanes=8),
 )}
 

@@ -165,21 +165,22 @@ class DotAccumulator(AccumulatingUnit):
 
         @property
         def cuts(self):
-            """Cut points, most useful first."""
-            products, aligned, *tree = front_cuts(self.lanes)
+            """Cut points, most useful first. ``decoded`` is before :class:`DecodedDot`."""
+            partials, products, aligning, aligned, *tree = front_cuts(self.lanes)
             if self.accumulation == "exact":
                 return ("total", "resolved", "placed", "fine", aligned, *reversed(tree), "carries", "coarse", "shifted", "leading",
-                        products, "result", "normalized")
+                        products, "decoded", "result", "normalized", aligning, partials)
             if self.accumulation == "blackwell":
-                return "products", *reversed(tree_cuts(self.lanes, "max")), "result", *self.loop
-            term = [f"term_{cut}" for cut in self.term.cuts] if self.accumulation == "fp32_chain" else []
-            return "sum", aligned, *term, *reversed(tree), products, "result", *self.loop
+                return "products", "decoded", *reversed(tree_cuts(self.lanes, "max")), "result", "partials", *self.loop
+            main, fine = ([f"term_{cut}" for cut in cuts] if self.accumulation == "fp32_chain" else []
+                          for cuts in (self.term.main_cuts, self.term.fine_cuts))
+            return "sum", aligned, *main, *reversed(tree), products, "decoded", "result", *fine, aligning, partials, *self.loop
 
         @property
         def loop(self):
             """Those of the cut points that the running sum goes through, block after block."""
             if self.accumulation == "blackwell":
-                return "place", "aligned", *tree_cuts(self.lanes), "sum", "added", *self.add.shift_cuts
+                return "place", "aligned", *tree_cuts(self.lanes), "sum", "added", *self.add.cuts
             return () if self.accumulation == "exact" else self.add.cuts
 
         @property
@@ -247,20 +248,21 @@ class DotAccumulator(AccumulatingUnit):
     def elaborate(self, platform):
         m = Module()
         p = self.parameters
+        cut = Cuts(m, p.cuts, p.stages)
 
         m.submodules.dot = dot = DecodedDot(p)
-        a = Operand.decoded(m, p.pair.a, self.i.a_scale, self.i.a_elements, "a")
-        b = Operand.decoded(m, p.pair.b, self.i.b_scale, self.i.b_elements, "b")
+        a = Operand.decoded(m, cut, p.pair.a, self.i.a_scale, self.i.a_elements, "a")
+        b = Operand.decoded(m, cut, p.pair.b, self.i.b_scale, self.i.b_elements, "b")
         m.d.comb += [
             *dot.given(a, b),
-            dot.marks.first.eq(self.i.first),
-            dot.marks.last.eq(self.i.last),
-            dot.i_valid.eq(self.i_valid),
+            dot.marks.first.eq(cut("decoded", self.i.first, "first")),
+            dot.marks.last.eq(cut("decoded", self.i.last, "last")),
+            dot.i_valid.eq(cut("decoded", self.i_valid, "valid", reset_less=False)),
             self.o.eq(dot.o),
             self.o_valid.eq(dot.o_valid),
         ]
         if p.addend:
-            m.d.comb += dot.c.eq(self.i.c)
+            m.d.comb += dot.c.eq(cut("decoded", self.i.c, "c"))
 
         return m
 
@@ -370,14 +372,14 @@ class DecodedDot(wiring.Component):
 
     def _blackwell(self, m, cut, a, b, beside):
         p = self._parameters
-        to_largest = "products", *tree_cuts(p.lanes, "max")
-        products = [product(m, *pair, p.pair, f"product{lane}")
+        to_largest = "partials", "products", *tree_cuts(p.lanes, "max")
+        products = [product(m, *pair, p.pair, f"product{lane}", cut)
                     for lane, pair in enumerate(zip(a.elements, b.elements, strict=True))]
         products = [cut("products", one, f"product{lane}") for lane, one in enumerate(products)]
         largest = p.add.largest(m, cut, products)
-        is_nan = cut("products", a.is_nan | b.is_nan, "is_nan")
-        special = through(cut, to_largest[1:], specials(m, products, is_nan, "specials"), "specials")
-        products = [through(cut, to_largest[1:], one, f"product{lane}") for lane, one in enumerate(products)]
+        is_nan = through(cut, to_largest[:2], a.is_nan | b.is_nan, "is_nan")
+        special = through(cut, to_largest[2:], specials(m, products, is_nan, "specials"), "specials")
+        products = [through(cut, to_largest[2:], one, f"product{lane}") for lane, one in enumerate(products)]
         beside = through(cut, to_largest, beside, "beside")
         valid = through(cut, to_largest, self.i_valid, "valid", reset_less=False)
 

@@ -1,5 +1,5 @@
 """A tile of a matrix product: rows of A times columns of B, one dot unit for each pair."""
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from itertools import product
 
 from amaranth import *
@@ -34,7 +34,7 @@ class MatmulTile(AccumulatingUnit):
     units' own (:class:`.dot_accumulator.DecodedDot`). So are their copies of marks and slot counters, which are alike; a
     synthesis that flattens keeps as many as it finds good for the fan-out.
 
-    Cuts: those of the dot units, and ``decoded``, after the edge.
+    Cuts: those of the dot accumulator; ``decoded`` is after the edge.
 
     Members
     -------
@@ -53,19 +53,6 @@ class MatmulTile(AccumulatingUnit):
 
         # Products whose results leave together.
         products = 1
-
-        @property
-        def cuts(self):
-            """Cut points, most useful first."""
-            cuts = super().cuts
-            at = cuts.index("products") + 1
-            return *cuts[:at], "decoded", *cuts[at:]
-
-        @property
-        def dot(self):
-            """The dot units' parameters."""
-            options = {f.name: getattr(self, f.name) for f in fields(DotAccumulator.Parameters)}
-            return DotAccumulator.Parameters(**options | {"stages": self.stages - ("decoded" in self.cuts[:self.stages])})
 
     def __init__(self, **options):
         p = self.Parameters(**options)
@@ -95,8 +82,7 @@ class MatmulTile(AccumulatingUnit):
             layout = data.ArrayLayout(unsigned(fmt.width), p.lanes)
             for n, scale in enumerate(scales):
                 codes = data.View(layout, elements.as_value()[n * layout.size:(n + 1) * layout.size])
-                block = Operand.decoded(m, fmt, scale, codes, f"{side}{n}")
-                yield block.map(lambda value, label, n=n: cut("decoded", value, f"{side}{n}_{label}"))
+                yield Operand.decoded(m, cut, fmt, scale, codes, f"{side}{n}")
 
         a = list(decoded("a", p.pair.a, self.i.a_scales, self.i.a_elements))
         b = list(decoded("b", p.pair.b, self.i.b_scales, self.i.b_elements))
@@ -106,7 +92,7 @@ class MatmulTile(AccumulatingUnit):
         valid = cut("decoded", self.i_valid, "valid", reset_less=False)
 
         for n, (row, column) in enumerate(product(range(p.rows), range(p.columns))):
-            dot = DecodedDot(p.dot)
+            dot = DecodedDot(p)
             m.submodules[f"dot_{row}_{column}"] = dot
             m.d.comb += [
                 *dot.given(a[row], b[column]),

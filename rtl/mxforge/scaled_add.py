@@ -6,7 +6,7 @@ from .arith import any_bit, shift_left
 from .formats import E8M0, FP32
 from .products import add_with_carry
 
-__all__ = ["Numbers", "ScaledAdd", "normalize_at_most", "pack", "round_sum", "scale_sum", "scale_sum_layout", "shift_cuts"]
+__all__ = ["Numbers", "ScaledAdd", "round_cuts", "round_sum", "scale_sum", "scale_sum_layout"]
 
 
 def scale_sum_layout():
@@ -24,43 +24,63 @@ def scale_sum(m, a, b, name):
     return result
 
 
-def shift_cuts(width):
-    """Cut points of :func:`normalize_at_most` for values of ``width`` bits, in the order in which data crosses them."""
-    return tuple(f"shift{1 << k}" for k in reversed(range((width - 1).bit_length())))
+def round_cuts(window):
+    """``(main, fine)``: cut points of :func:`round_sum`, each most useful first.
+
+    Main ones are between its steps, such that the first few part the chain of steps evenly. Fine ones are within: what tells
+    whether a step moves is found before one, and the digits move behind it.
+    """
+    first, *steps = (1 << k for k in reversed(range(window.bit_length())))
+    others = (f"shift{step}" for step in steps if step not in (8, 1))
+    main = "shift8", "shift1", f"shift{first}", "exponent", *others, "rounded"
+    return main, ("digits", *(f"find{step}" for step in (first, *steps)), "overflow")
 
 
-def normalize_at_most(m, cut, value, fill, limit, keep, rest, name):
+def _uncut(value, label):
+    return value
+
+
+def _over(cut, name, label, **values):
+    """The values on the far side of a cut, in their order."""
+    return [cut(name, value, f"{label}_{part}") for part, value in values.items()]
+
+
+def _normalized(m, cut, value, fill, limit, keep, rest, name):
     """The top ``keep`` bits of ``value`` moved left until its top bit is set, but at most ``limit`` places; ``fill`` enters
     from the right.
 
-    Returns ``(value, unlike, fill, limit, places, rest)`` behind :func:`shift_cuts` of the width; ``unlike``: a bit below
-    is not ``fill``; ``rest`` is any view that goes along. Each step tests the top part of what the one before left, and
-    compares with the limit on the way: once the limit has had a bit that was not used, it can't be reached any more. What
+    Returns ``(value, unlike, fill, limit, places, rest)`` behind cuts ``find...`` and ``shift...`` of each step; ``unlike``: a
+    bit below is not ``fill``; ``rest`` is any view that goes along. Each step tests the top part of what the one before left,
+    and compares with the limit on the way: once the limit has had a bit that was not used, it can't be reached any more. What
     the steps to come can't bring up to the kept bits is left behind.
     """
     steps = (len(value) - 1).bit_length()
     free = any_bit(limit[steps:])
     unlike = C(0, 1)
     taken = []
-    for k, cut_name in zip(reversed(range(steps)), shift_cuts(len(value)), strict=True):
+    for k in reversed(range(steps)):
         step, width = 1 << k, len(value)
-        empty = ~any_bit(value[width - step:])
-        take = Signal(name=f"{name}_take{step}")
-        m.d.comb += take.eq(empty & (free | limit[k]))
-        free = free | (limit[k] & ~empty)
         # After a step that is taken, these are fill.
         behind = max(0, width - (keep + step - 1))
-        unlike = unlike | (~take & any_bit(value[:behind] ^ fill.replicate(behind)))
+        value, empty, is_unlike, unlike, fill, limit, free, rest, *taken = _over(
+            cut, f"find{step}", name, value=value, empty=~any_bit(value[width - step:]),
+            is_unlike=any_bit(value[:behind] ^ fill.replicate(behind)), unlike=unlike, fill=fill, limit=limit, free=free, rest=rest,
+            **{f"taken{n}": bit for n, bit in enumerate(taken)})
+        take = Signal(name=f"{name}_take{step}")
+        m.d.comb += take.eq(empty & (free | limit[k]))
+        taken.insert(0, take)
+        free = free | (limit[k] & ~empty)
+        unlike = unlike | (~take & is_unlike)
         value = Mux(take, Cat(fill.replicate(step), value[:width - step]), value)[behind:]
         crossing = data.StructLayout({
-            "value": len(value), "unlike": 1, "fill": 1, "limit": len(limit), "free": 1, "taken": len(taken) + 1,
+            "value": len(value), "unlike": 1, "fill": 1, "limit": len(limit), "free": 1, "taken": len(taken),
             "rest": rest.shape()})
         state = Signal(crossing, name=f"{name}_shift{step}")
         m.d.comb += [
             state.value.eq(value), state.unlike.eq(unlike), state.fill.eq(fill), state.limit.eq(limit), state.free.eq(free),
-            state.taken.eq(Cat(take, *taken)), state.rest.eq(rest),
+            state.taken.eq(Cat(taken)), state.rest.eq(rest),
         ]
-        state = cut(cut_name, state, name)
+        state = cut(f"shift{step}", state, name)
         value, unlike, fill, limit, free, rest = state.value, state.unlike, state.fill, state.limit, state.free, state.rest
         taken = list(state.taken)
     return value, unlike, fill, limit, Cat(*taken), rest
@@ -81,17 +101,19 @@ class Numbers:
         return flags
 
 
-def pack(m, target, sign, magnitude, flags, name):
-    """Bits of ``target`` from a magnitude whose exponent field may be too wide: what doesn't fit is Inf."""
+def _packed(m, cut, target, sign, magnitude, flags, name):
+    """Bits of ``target`` from a magnitude whose exponent field may be too wide: what doesn't fit is Inf. Crosses ``overflow``."""
     top = magnitude[target.mantissa_width:]
     is_over = (top[:target.exponent_width].all() | any_bit(top[target.exponent_width:])) | flags.is_inf
+    magnitude = magnitude[:target.width - 1]
+    is_over, magnitude, sign, flags = _over(cut, "overflow", name, is_over=is_over, magnitude=magnitude, sign=sign, flags=flags)
     result = Signal(target.width, name=name)
     with m.If(flags.is_nan):
         m.d.comb += result.eq(target.nan_code)
     with m.Elif(is_over):
         m.d.comb += result.eq(Cat(C(target.inf_code, target.width - 1), Mux(flags.is_inf, flags.inf_sign, sign)))
     with m.Else():
-        m.d.comb += result.eq(Cat(magnitude[:target.width - 1], sign))
+        m.d.comb += result.eq(Cat(magnitude, sign))
     return result
 
 
@@ -100,7 +122,7 @@ def round_sum(m, cut, target, window, total, carry, lost, limit, flags, name, *,
 
     The integer's magnitude has at most ``window`` bits. ``limit`` is the exponent field, minus one, of a number whose
     leading one stands at the window's top, not below zero. Rounded once to nearest even, and then only an exact zero loses
-    its sign; or truncated, and then zero is always +0. Crosses :func:`shift_cuts` of the window and one bit.
+    its sign; or truncated, and then zero is always +0. Crosses :func:`round_cuts` of the window.
 
     The magnitude is the integer's digits, complemented if it is negative, followed by a tail of zeros, or of ones and a
     last carry; the tail enters from the right as digits move left. Under a tail of ones a guard of 1 always goes up when
@@ -115,11 +137,13 @@ def round_sum(m, cut, target, window, total, carry, lost, limit, flags, name, *,
     m.d.comb += tail.eq(~lost & (negative ^ carry))
     digits = Cat(tail, total[:-1] ^ negative.replicate(len(total) - 1))
     digits = Cat(digits, C(0, window + 1 - len(digits)))
+    digits, negative, tail, lost, limit, flags = _over(
+        cut, "digits", name, digits=digits, negative=negative, tail=tail, lost=lost, limit=limit, flags=flags)
     rest = Signal(data.StructLayout({"sign": 1, "is_lost": 1, "flags": Numbers.layout}), name=f"{name}_rest")
     # What is negative with no digits, no tail and nothing lost is an exact zero.
     m.d.comb += [rest.sign.eq(negative & (any_bit(digits) | lost)), rest.is_lost.eq(lost), rest.flags.eq(flags)]
     keep = target.significand_width + 1
-    digits, unlike_tail, tail, limit, places, rest = normalize_at_most(m, cut, digits, tail, limit, keep, rest, name)
+    digits, unlike_tail, tail, limit, places, rest = _normalized(m, cut, digits, tail, limit, keep, rest, name)
 
     guard, kept = digits[0], digits[1:]
     up = Signal(name=f"{name}_up")
@@ -129,15 +153,16 @@ def round_sum(m, cut, target, window, total, carry, lost, limit, flags, name, *,
     else:
         m.d.comb += up.eq(Mux(tail, guard | (~unlike_tail & kept[0]), guard & (unlike_tail | rest.is_lost | kept[0])))
         sign = rest.sign
+    # Without a hidden bit the number is subnormal, and the difference zero; or it is zero.
     exponent = Signal(len(limit), name=f"{name}_exponent")
+    m.d.comb += exponent.eq(Mux(kept[-1], limit - places, 0))
+    kept, up, sign, exponent, flags = _over(
+        cut, "exponent", name, kept=kept, up=up, sign=sign, exponent=exponent, flags=rest.flags)
     magnitude = Signal(target.mantissa_width + len(limit) + 1, name=f"{name}_magnitude")
     hidden = C(0, target.mantissa_width), kept[-1]
-    m.d.comb += [
-        # Without a hidden bit the number is subnormal, and the difference zero; or it is zero.
-        exponent.eq(Mux(kept[-1], limit - places, 0)),
-        magnitude.eq((Cat(C(1, 1), kept[:-1], exponent) + Cat(up, *hidden))[1:]),
-    ]
-    return pack(m, target, sign, magnitude, rest.flags, name)
+    m.d.comb += magnitude.eq((Cat(C(1, 1), kept[:-1], exponent) + Cat(up, *hidden))[1:])
+    magnitude, sign, flags = _over(cut, "rounded", name, magnitude=magnitude, sign=sign, flags=flags)
+    return _packed(m, cut, target, sign, magnitude, flags, name)
 
 
 class ScaledAdd:
@@ -170,7 +195,8 @@ class ScaledAdd:
     Negative numbers stand in one's complement: C's missing 1, if nothing of C is lost, is left over by the window's adder,
     whose carry-in is the integer's, and goes into the tail of :func:`round_sum`.
 
-    Cuts, in the order in which data crosses them: ``cuts``.
+    Cuts, most useful first: ``cuts``, of which ``fine_cuts`` are within a step and ``main_cuts`` between two, as of
+    :func:`round_cuts`.
     """
     def __init__(self, sum_width, lsb_exponent, target, addend):
         self._sum_width = sum_width
@@ -203,15 +229,25 @@ class ScaledAdd:
         return FP32.significand_width + 1
 
     @property
-    def shift_cuts(self):
-        return shift_cuts(self._window + 1)
+    def main_cuts(self):
+        main = round_cuts(self._window)[0]
+        return ("added", *main[:3], "placed", *main[3:], "placing") if self._addend else main
+
+    @property
+    def fine_cuts(self):
+        fine = round_cuts(self._window)[1]
+        return fine if self._addend else ("moved", *fine)
 
     @property
     def cuts(self):
-        return *(("placing", "placed", "added") if self._addend else ()), *self.shift_cuts
+        return *self.main_cuts, *self.fine_cuts
 
-    def places(self, m, scales, c, name="places"):
-        """Where C stands, from the scales and C alone: a view for :meth:`result`, so that it can be had early."""
+    def places(self, m, scales, c, name="places", cuts=(_uncut, _uncut)):
+        """Where C stands, from the scales and C alone: a view for :meth:`result`, so that it can be had early.
+
+        ``cuts``: a ``cut(value, label)`` between the sums and what is compared with them, and one before the choice.
+        """
+        first, second = cuts
         # Of the integer's last place, under a scale code of zero.
         lsb_exponent = self._lsb_exponent - 2 * E8M0.bias
         # The exponent field of a one at the window's top where the integer's last place is the window's (where the integer
@@ -221,30 +257,37 @@ class ScaledAdd:
             result = Signal(data.StructLayout({"is_low": 1, "limit": 10}), name=name)
             limit = Signal(signed(11), name=f"{name}_limit")
             fine = self._right.bit_length() - 1
+            m.d.comb += limit.eq(scales.code + level)
+            limit = first(limit, f"{name}_limit")
             # Moved right, it has as many places more; fewer than none are none.
             m.d.comb += [
-                limit.eq(scales.code + level),
                 result.is_low.eq(limit[-1]),
                 result.limit.eq(Mux(~limit[-1], limit, limit[:fine] & limit[fine:].all().replicate(fine))),
             ]
-            return result
+            return second(result, name)
         layout = data.StructLayout({
             "is_far": 1, "is_below": 1, "position": (self._window + FP32.significand_width - 1).bit_length(), "limit": 10})
         result = Signal(layout, name=name)
         fraction = self._fraction
         distance = Signal(signed(11), name=f"{name}_distance")
+        m.d.comb += distance.eq(c.exponent_code - scales.code + (FP32.lsb_exponent - 1 - lsb_exponent))
+        distance, c_code, code = (first(value, f"{name}_{label}") for value, label in (
+            (distance, "distance"), (c.exponent_code, "c_code"), (scales.code, "code")))
         is_far = distance >= self._width + 2
         is_below = distance < 0
         far_position = self._width + 2 + FP32.significand_width
         below_position = Signal(signed(12), name=f"{name}_below_position")
+        m.d.comb += below_position.eq(distance + fraction + FP32.significand_width)
+        is_far, is_below, below_position, level_position, far_limit, level_limit = (
+            second(value, f"{name}_{label}") for value, label in (
+                (is_far, "is_far"), (is_below, "is_below"), (below_position, "below_position"),
+                (distance + FP32.significand_width, "level_position"), (c_code - 1, "far_limit"), (code + level, "level_limit")))
         m.d.comb += [
-            distance.eq(c.exponent_code - scales.code + (FP32.lsb_exponent - 1 - lsb_exponent)),
-            below_position.eq(distance + fraction + FP32.significand_width),
             result.is_far.eq(is_far),
             result.is_below.eq(is_below),
             result.position.eq(Mux(is_far, far_position, Mux(
-                is_below, Mux(below_position < 0, 0, below_position), distance + FP32.significand_width))),
-            result.limit.eq(Mux(is_far, c.exponent_code - 1, scales.code + level - Mux(is_below, fraction, 0))),
+                is_below, Mux(below_position < 0, 0, below_position), level_position))),
+            result.limit.eq(Mux(is_far, far_limit, level_limit - Mux(is_below, fraction, 0))),
         ]
         return result
 
@@ -256,6 +299,8 @@ class ScaledAdd:
         else:
             limit = places.limit
             total, lost = self._at_top(m, total, carry, places.is_low, name)
+            total, carry, limit, lost, flags = _over(
+                cut, "moved", name, total=total, carry=carry, limit=limit, lost=lost, flags=flags)
 
         return round_sum(m, cut, target, window, total, carry, lost, limit, flags, name)
 

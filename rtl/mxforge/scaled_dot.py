@@ -1,4 +1,5 @@
 """Dot product of two MX blocks, with an addend."""
+import functools
 from dataclasses import dataclass
 
 from amaranth import *
@@ -123,15 +124,18 @@ class ScaledDot(Unit):
         @property
         def cuts(self):
             """Cut points, most useful first."""
+            add, fine = self.add.main_cuts, self.add.fine_cuts
+            tree = tree_cuts(self.lanes)
+            # Behind the tree's last there is nothing before "sum", if a block takes one beat.
+            tree, last = (tree, ()) if self.block_size > self.lanes else (tree[:-1], tree[-1:])
+            # The middle one first.
+            tree = *tree[len(tree) // 2:], *tree[:len(tree) // 2]
             if self.accumulation == "exact":
-                front, placing = front_cuts(self.lanes), ("placing", "placed") if self.addend else ()
-                return "sum", "aligned", *self._added, *self.add.shift_cuts, *placing, "products", *front[2:], "result"
-            return ("aligned", "place", "sum", *self.add.shift_cuts, "products", *self._added, *tree_cuts(self.lanes, "max"),
-                    *tree_cuts(self.lanes), "result")
-
-        @property
-        def _added(self):
-            return ("added",) if self.addend else ()
+                return ("sum", add[0], "aligned", *add[1:4], "products", *tree[:1], *add[4:], *tree[1:], "decoded", "result", *fine,
+                        "aligning", "partials", *last)
+            added = ("added",) if self.addend else ()
+            return ("aligned", "place", "sum", *add[:3], "products", *add[3:], *added, *tree_cuts(self.lanes, "max"), *tree,
+                    "decoded", "result", *fine, "partials", *last)
 
         @property
         def pair(self):
@@ -186,10 +190,11 @@ class ScaledDot(Unit):
         cut = Cuts(m, p.cuts, p.stages)
 
         valid = self.i_valid if self.is_stateful else Const(0, 1)
-        a = Operand.decoded(m, p.pair.a, self.i.a_scale, self.i.a_elements, "a")
-        b = Operand.decoded(m, p.pair.b, self.i.b_scale, self.i.b_elements, "b")
+        a = Operand.decoded(m, cut, p.pair.a, self.i.a_scale, self.i.a_elements, "a")
+        b = Operand.decoded(m, cut, p.pair.b, self.i.b_scale, self.i.b_elements, "b")
+        valid = cut("decoded", valid, "valid", reset_less=False)
         scales = scale_sum(m, a, b, "scales")
-        c = decode(m, self.i.c, FP32, "c_raw") if p.addend else None
+        c = cut("decoded", decode(m, self.i.c, FP32, "c_raw"), "c") if p.addend else None
         build = self._exact if p.accumulation == "exact" else self._blackwell
         result, done = build(m, cut, valid, a, b, scales, c)
         m.d.comb += self.o.result.eq(cut("result", result))
@@ -200,7 +205,7 @@ class ScaledDot(Unit):
 
     def _exact(self, m, cut, valid, a, b, scales, c):
         p = self.parameters
-        before_add = *front_cuts(p.lanes), "sum"
+        front = *front_cuts(p.lanes), "sum"
 
         block = block_sum(m, cut, p.pair, p.block_size, a, b, valid)
         done = cut("sum", block.is_done, "done", reset_less=False)
@@ -208,10 +213,14 @@ class ScaledDot(Unit):
         carry = cut("sum", block.carry, "carry")
         special = cut("sum", block.specials, "specials")
 
-        places = through(cut, before_add, p.add.places(m, scales, c), "places")
-        scales = through(cut, before_add, scales, "scales")
+        scales = through(cut, front[:2], scales, "scales")
         if p.addend:
-            c = through(cut, before_add, c, "c")
+            c = through(cut, front[:2], c, "c")
+        places = p.add.places(m, scales, c, cuts=[functools.partial(cut, name) for name in front[2:4]])
+        places = through(cut, front[4:], places, "places")
+        scales = through(cut, front[2:], scales, "scales")
+        if p.addend:
+            c = through(cut, front[2:], c, "c")
         flags = Numbers.of(m, special, scales.is_nan, c, "flags")
         result = p.add.result(m, cut, total, carry, places, c, flags)
         return result, through(cut, p.add.cuts, done, "done", reset_less=False)
@@ -219,17 +228,17 @@ class ScaledDot(Unit):
     def _blackwell(self, m, cut, valid, a, b, scales, c):
         p = self.parameters
         beats = self.beats[0]
-        to_largest = "products", *tree_cuts(p.lanes, "max")
+        to_largest = "partials", "products", *tree_cuts(p.lanes, "max")
 
-        products = [product(m, *pair, p.pair, f"product{lane}")
+        products = [product(m, *pair, p.pair, f"product{lane}", cut)
                     for lane, pair in enumerate(zip(a.elements, b.elements, strict=True))]
         products = [cut("products", one, f"product{lane}") for lane, one in enumerate(products)]
         largest = p.add.largest(m, cut, products)
-        is_nan = cut("products", a.is_nan | b.is_nan, "is_nan")
-        special = through(cut, to_largest[1:], specials(m, products, is_nan, "specials"), "specials")
+        is_nan = through(cut, to_largest[:2], a.is_nan | b.is_nan, "is_nan")
+        special = through(cut, to_largest[2:], specials(m, products, is_nan, "specials"), "specials")
         # Flags have told what they know; of a memory nothing is trimmed that is stored.
         layout = number_layout(p.pair)
-        products = [data.View(layout, through(cut, to_largest[1:], one.as_value()[:layout.size], f"product{lane}"))
+        products = [data.View(layout, through(cut, to_largest[2:], one.as_value()[:layout.size], f"product{lane}"))
                     for lane, one in enumerate(products)]
         scales = through(cut, to_largest, scales, "scales")
         if p.addend:
@@ -275,4 +284,4 @@ class ScaledDot(Unit):
             limit, flags = cut("added", limit, "limit"), cut("added", flags, "flags")
             done = cut("added", done, "added_done", reset_less=False)
         result = p.add.result(m, cut, total, limit, flags)
-        return result, through(cut, p.add.shift_cuts, done, "done", reset_less=False)
+        return result, through(cut, p.add.cuts, done, "done", reset_less=False)
