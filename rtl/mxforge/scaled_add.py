@@ -45,6 +45,15 @@ def _over(cut, name, label, **values):
     return [cut(name, value, f"{label}_{part}") for part, value in values.items()]
 
 
+def _any_over(cut, name, bits, label, size):
+    """``any_bit(bits)`` on the far side of a cut, before which groups of ``size`` bits are gathered, and these behind it."""
+    if not len(bits):
+        return any_bit(bits)
+    groups = Cat(any_bit(bits[n:n + size]) for n in range(0, len(bits), size))
+    over = cut(name, groups, label)
+    return any_bit(bits if over is groups else over)
+
+
 def _normalized(m, cut, value, fill, limit, keep, rest, name):
     """The top ``keep`` bits of ``value`` moved left until its top bit is set, but at most ``limit`` places; ``fill`` enters
     from the right.
@@ -62,9 +71,11 @@ def _normalized(m, cut, value, fill, limit, keep, rest, name):
         step, width = 1 << k, len(value)
         # After a step that is taken, these are fill.
         behind = max(0, width - (keep + step - 1))
-        value, empty, is_unlike, unlike, fill, limit, free, rest, *taken = _over(
-            cut, f"find{step}", name, value=value, empty=~any_bit(value[width - step:]),
-            is_unlike=any_bit(value[:behind] ^ fill.replicate(behind)), unlike=unlike, fill=fill, limit=limit, free=free, rest=rest,
+        find = f"find{step}"
+        empty = ~_any_over(cut, find, value[width - step:], f"{name}_top", 16)
+        is_unlike = _any_over(cut, find, value[:behind] ^ fill.replicate(behind), f"{name}_is_unlike", 9)
+        value, unlike, fill, limit, free, rest, *taken = _over(
+            cut, find, name, value=value, unlike=unlike, fill=fill, limit=limit, free=free, rest=rest,
             **{f"taken{n}": bit for n, bit in enumerate(taken)})
         take = Signal(name=f"{name}_take{step}")
         m.d.comb += take.eq(empty & (free | limit[k]))
@@ -137,11 +148,12 @@ def round_sum(m, cut, target, window, total, carry, lost, limit, flags, name, *,
     m.d.comb += tail.eq(~lost & (negative ^ carry))
     digits = Cat(tail, total[:-1] ^ negative.replicate(len(total) - 1))
     digits = Cat(digits, C(0, window + 1 - len(digits)))
+    is_nonzero = _any_over(cut, "digits", digits, f"{name}_is_nonzero", 9)
     digits, negative, tail, lost, limit, flags = _over(
         cut, "digits", name, digits=digits, negative=negative, tail=tail, lost=lost, limit=limit, flags=flags)
     rest = Signal(data.StructLayout({"sign": 1, "is_lost": 1, "flags": Numbers.layout}), name=f"{name}_rest")
     # What is negative with no digits, no tail and nothing lost is an exact zero.
-    m.d.comb += [rest.sign.eq(negative & (any_bit(digits) | lost)), rest.is_lost.eq(lost), rest.flags.eq(flags)]
+    m.d.comb += [rest.sign.eq(negative & (is_nonzero | lost)), rest.is_lost.eq(lost), rest.flags.eq(flags)]
     keep = target.significand_width + 1
     digits, unlike_tail, tail, limit, places, rest = _normalized(m, cut, digits, tail, limit, keep, rest, name)
 
