@@ -10,7 +10,6 @@ from amaranth.lib.wiring import In, Out
 from yosys_run import yosys
 
 from mxforge.block_amax import BlockAmax
-from mxforge.block_cast import BlockCaster
 from mxforge.element_cast import ElementCast
 from mxforge.formats import ELEMENTS, WIDES
 from mxforge.quantizer import Quantizer
@@ -18,7 +17,7 @@ from mxforge.scale_select import SCALE_RULES, ScaleSelect
 
 SERVED = [
     (source, element, rule) for source, element, rule in itertools.product(WIDES, ELEMENTS, SCALE_RULES)
-    if BlockCaster.serves(WIDES[source], ELEMENTS[element], rule, "block", "rne")]
+    if Quantizer.Parameters(source=source, element=element, scale_rule=rule, block_size=2, lanes=2).block_caster]
 
 
 class Against(wiring.Component):

@@ -2,7 +2,7 @@
 from amaranth import *
 
 from .arith import any_bit, normalize
-from .formats import E8M0, IntegerFormat
+from .formats import E8M0
 
 __all__ = ["BlockCaster"]
 
@@ -44,9 +44,8 @@ class BlockCaster:
         self._is_complete = 1 << len(self._stages) > source.mantissa_width
 
     @staticmethod
-    def serves(source, element, scale_rule, nan_policy, rounding):
-        return (source.bias == E8M0.bias and not isinstance(element, IntegerFormat) and scale_rule not in ("floor", "even")
-                and nan_policy == "block" and rounding == "rne")
+    def serves(rule, caster):
+        return rule.is_reduced and not (caster.has_specials or caster.can_overflow or caster.is_stochastic)
 
     @property
     def cuts(self):
@@ -88,7 +87,11 @@ class BlockCaster:
         # Levels that compare what is above the window.
         shared = self._source.exponent_width - self._width
 
-        keys = [self._rule.key(value[:-1]) for value in values]
+        keys = []
+        for lane, value in enumerate(values):
+            key = Signal(key_width, name=f"key{lane}")
+            m.d.comb += key.eq(self._rule.key(value[:-1]))
+            keys.append(key)
         held = {f"keys{n}": Cat(key[n] for key in keys) for n in range(key_width)}
         held |= {f"value{lane}": Cat(value[:mantissa_width], value[-1]) for lane, value in enumerate(values)}
         held = _across(cut, "keys", held)

@@ -28,12 +28,12 @@ class Caster:
     def __init__(self, source, element, rounding, overflow, *, has_specials=True, can_overflow=True, is_scaled=True):
         self._source = source
         self._element = element
-        self._is_stochastic = rounding == "stochastic"
+        self.is_stochastic = rounding == "stochastic"
         self._overflow = overflow
-        self._has_specials = has_specials
-        self._can_overflow = can_overflow
+        self.has_specials = has_specials
+        self.can_overflow = can_overflow
         # Bits that rounding looks at one by one, below those that stay.
-        self._guard_width = RANDOM_WIDTH if self._is_stochastic else 1
+        self._guard_width = RANDOM_WIDTH if self.is_stochastic else 1
         self._kept_width = element.mantissa_width + 1
         self._places_width = (self._kept_width + self._guard_width - 1).bit_length()
         # Normalising a subnormal further than this leaves it subnormal in the element under any scale.
@@ -61,8 +61,8 @@ class Caster:
         below (or the value's ``random`` number), and ``exponent``, biased as the source's.
         """
         width = min(self._source.significand_width, self._kept_width + self._guard_width)
-        rest = {"random": RANDOM_WIDTH} if self._is_stochastic else {"sticky": 1}
-        specials = {"is_nan": 1, "is_inf": 1} if self._has_specials else {}
+        rest = {"random": RANDOM_WIDTH} if self.is_stochastic else {"sticky": 1}
+        specials = {"is_nan": 1, "is_inf": 1} if self.has_specials else {}
         return data.StructLayout({"window": width, "exponent": self._exponents, "sign": 1} | rest | specials)
 
     def decode(self, m, value, random, name, middle=lambda value, label: value):
@@ -91,11 +91,11 @@ class Caster:
             decoded.exponent.eq(Mux(is_normal, exponent_code, 1 - zeros)),
             decoded.sign.eq(middle(value[-1], f"{name}_sign")),
         ]
-        if self._is_stochastic:
+        if self.is_stochastic:
             m.d.comb += decoded.random.eq(middle(random, f"{name}_random"))
         else:
             m.d.comb += decoded.sticky.eq(any_bit(significand[:below]))
-        if self._has_specials:
+        if self.has_specials:
             has_fraction = middle(mantissa.any(), f"{name}_has_fraction")
             is_top = exponent_code.all()
             m.d.comb += [decoded.is_nan.eq(is_top & has_fraction), decoded.is_inf.eq(is_top & ~has_fraction)]
@@ -126,7 +126,7 @@ class Caster:
         decoded = cut("difference", decoded, name)
         is_nan = cut("difference", shared.is_nan, f"{name}_is_nan")
 
-        if self._has_specials:
+        if self.has_specials:
             is_nan = is_nan | decoded.is_nan
         # A significand without its leading one is a zero, wherever normalising is complete; where it isn't, it is below.
         is_large = Signal(name=f"{name}_is_large")
@@ -139,15 +139,15 @@ class Caster:
         width = kept_width + guard_width
         padding = width - len(decoded.window)
         moved, lost = shift_right_sticky(m, Cat(C(0, padding), decoded.window), places)
-        rest = decoded.random if self._is_stochastic else decoded.sticky | lost
+        rest = decoded.random if self.is_stochastic else decoded.sticky | lost
         top = 1 if is_integer else element.exponent_width
         shifted = Signal(data.StructLayout({
             "moved": width, "rest": len(rest), "above": top, "is_large": 1, "is_over": 1, "is_nan": 1, "sign": 1,
         }), name=f"{name}_shifted")
         is_over = Const(0, 1)
-        if self._can_overflow:
+        if self.can_overflow:
             is_over = is_large & (Const(1) if is_integer else any_bit(above[top:-1]))
-        if self._has_specials:
+        if self.has_specials:
             is_over = is_over | decoded.is_inf
         m.d.comb += [
             shifted.moved.eq(Mux(is_tiny, 0, moved)),
@@ -161,7 +161,7 @@ class Caster:
         shifted = cut("shifted", shifted, name)
 
         kept, guard = shifted.moved[guard_width:], shifted.moved[:guard_width]
-        if self._is_stochastic:
+        if self.is_stochastic:
             is_up = (guard + shifted.rest)[RANDOM_WIDTH]
         else:
             is_up = round_up_to_nearest_even(kept[0], guard, shifted.rest)
@@ -189,7 +189,7 @@ class Caster:
         rounded = cut("rounded", rounded, name)
 
         magnitude = rounded.code[:-1]
-        if not (self._can_overflow or self._has_specials):
+        if not (self.can_overflow or self.has_specials):
             return Cat(magnitude, rounded.sign)
         is_over = Signal(name=f"{name}_is_over")
         m.d.comb += is_over.eq(~rounded.is_nan & (rounded.is_over | (rounded.code > element.max_code)))

@@ -99,10 +99,10 @@ class Quantizer(Unit):
         @property
         def block_caster(self):
             """What compares and casts at once, or None where it can't serve."""
-            source, element = WIDES[self.source], ELEMENTS[self.element]
-            if self.beats > 1 or not BlockCaster.serves(source, element, self.scale_rule, self.nan_policy, self.rounding):
+            rule, caster = rule_and_caster(self)
+            if self.beats > 1 or not BlockCaster.serves(rule, caster):
                 return None
-            return BlockCaster(source, element, rule_and_caster(self)[0])
+            return BlockCaster(WIDES[self.source], ELEMENTS[self.element], rule)
 
         @property
         def latency(self):

@@ -43,12 +43,13 @@ class ScaleRule:
         return self._rule in ("floor", "floor_plus_1")
 
     @property
-    def _is_reduced(self):
+    def is_reduced(self):
+        """Whether a key is less than the magnitude."""
         return self._source.bias == E8M0.bias
 
     @property
     def key_width(self):
-        if not self._is_reduced:
+        if not self.is_reduced:
             return self._source.width - 1
         return self._source.exponent_width + (not self._is_exponent_only)
 
@@ -67,14 +68,14 @@ class ScaleRule:
             if self._exception is not None:
                 is_low_set = low[1:].any() | (low[0] & (exponent_code != self._exception))
             return mantissa[width - ones:].all() & is_low_set
-        if self._rule == "unit" and self._is_reduced:
+        if self._rule == "unit" and self.is_reduced:
             # 2**-127 is itself a subnormal, and a power of two.
             return any_bit(mantissa[:-1]) & (mantissa[-1] | exponent_code.any()) | (mantissa[-1] & exponent_code.any())
         return mantissa.any()
 
     def key(self, magnitude):
         """What the scale depends on, as an unsigned number that grows with the magnitude."""
-        if not self._is_reduced:
+        if not self.is_reduced:
             return magnitude
         mantissa, exponent_code = magnitude[:self._source.mantissa_width], magnitude[self._source.mantissa_width:]
         if self._is_exponent_only:
@@ -93,7 +94,7 @@ class ScaleRule:
         under ``element`` is no amax.
         """
         source = self._source
-        if self._is_reduced:
+        if self.is_reduced:
             is_above, exponent_code = (Const(0, 1), key) if self._is_exponent_only else (key[0], key[1:])
             is_special = exponent_code.all()
             exponent = exponent_code
