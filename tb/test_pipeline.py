@@ -10,7 +10,7 @@ from amaranth.sim import Simulator
 
 from mxforge import parameters
 from mxforge.dequantizer import Dequantizer
-from mxforge.pipeline import GROUP, Cuts, ResultQueue, Streamed, burst, chain, delay
+from mxforge.pipeline import GROUP, Cuts, ResultQueue, Streamed, burst, chain, delay, wait
 from mxforge.unit import Unit
 
 LAYOUT = data.StructLayout({"number": 16})
@@ -103,6 +103,29 @@ def queue_moves(depth):
         rates = rng.choice((0, 0.3, 0.7, 1)), rng.choice((0, 0.3, 0.7, 1))
         yield from [tuple(int(rng.random() < rate) for rate in rates) for _ in range(rng.randrange(1, 2 * depth))]
     yield from [drain] * (depth + 1)
+
+
+@pytest.mark.parametrize("cycles", range(1, 10))
+def test_wait(cycles):
+    """Values of three groups, the last not full; from the first on."""
+    m = Module()
+    given = Signal(2 * GROUP + 5)
+    late = Signal.like(given)
+    m.d.comb += late.eq(wait(m, given, cycles, name="late"))
+    values = [random.Random(n).getrandbits(len(given)) for n in range(40)]
+    seen = []
+
+    async def testbench(ctx):
+        for value in values:
+            ctx.set(given, value)
+            seen.append(ctx.get(late))
+            await ctx.tick()
+
+    simulator = Simulator(m)
+    simulator.add_clock(1e-6)
+    simulator.add_testbench(testbench)
+    simulator.run()
+    assert seen[cycles:] == values[:len(values) - cycles]
 
 
 @pytest.mark.parametrize("depth", [1, 2, 3, 4, 8])

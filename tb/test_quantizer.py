@@ -35,9 +35,16 @@ COVER = [
     ("bf16", "e2m3", "ceil", "block", "rne", "saturate", 16, 16, 2),
     ("fp16", "e2m1", "floor_plus_1", "block", "stochastic", "saturate", 8, 8, 3),
     ("fp32", "e4m3", "ceil", "block", "stochastic", "saturate", 32, 4, 2),
-    # Compared and cast at once, with all cuts; one level less without a threshold.
-    ("fp32", "e5m2", "rceil", "block", "rne", "saturate", 32, 32, 26),
-    ("bf16", "e2m1", "floor_plus_1", "block", "rne", "saturate", 16, 16, 24),
+    # Compared and cast at once, bit by bit and by a tree, each with all cuts; one level less without a threshold.
+    ("fp32", "e5m2", "rceil", "block", "rne", "saturate", 32, 32, 11),
+    ("bf16", "e2m1", "floor_plus_1", "block", "rne", "saturate", 16, 16, 11),
+    ("bf16", "e4m3", "rceil", "block", "rne", "saturate", 32, 32, 18),
+    ("bf16", "e4m3", "unit", "block", "rne", "saturate", 32, 32, 18),
+    ("fp32", "e5m2", "unit", "block", "rne", "saturate", 8, 8, 12),
+    ("bf16", "e5m2", "ceil", "block", "rne", "saturate", 256, 256, 24),
+    ("fp32", "e2m1", "floor_plus_1", "block", "rne", "saturate", 4, 4, 12),
+    ("bf16", "e3m2", "rceil", "block", "rne", "saturate", 8, 8, 13),
+    ("fp32", "e2m3", "rceil", "block", "rne", "saturate", 8, 8, 14),
 ]
 
 
@@ -77,17 +84,19 @@ def test_cover_is_one():
             assert not missing, f"{a}, {b}: {missing}"
 
 
+MOST = {lanes: len(Quantizer(source="bf16", block_size=8, lanes=lanes).parameters.cuts) for lanes in (8, 2, 1)}
+FEW = {8: (1, 5, 9, 12, MOST[8]), 2: (1, 3, 4, 8), 1: (0, 7)}
+
+
 @pytest.mark.parametrize(("lanes", "stages"), [
-    *((8, n) for n in (1, 5, 9, 14, 20, 26)),
-    *((2, n) for n in (1, 3, 4, 8)),
-    *((1, n) for n in (0, 7)),
-])
+    pytest.param(lanes, n, marks=() if n in FEW[lanes] else pytest.mark.slow)
+    for lanes, most in MOST.items() for n in range(most + 1)])
 def test_every_depth(verify, lanes, stages):
     """Blocks of 8, in one beat and in several, with idle and back-pressure."""
     check(verify, {"source": "bf16", "block_size": 8, "lanes": lanes, "stages": stages}, 10_000, stalls=stages)
 
 
-@pytest.mark.parametrize(("lanes", "stages"), [(8, 26), (2, 5), (1, 0)])
+@pytest.mark.parametrize(("lanes", "stages"), [(8, 11), (8, MOST[8]), (2, 5), (1, 0)])
 def test_bare_core(verify, lanes, stages):
     verify(Quantizer(source="bf16", block_size=8, lanes=lanes, stages=stages), 10_000, streamed=False)
 

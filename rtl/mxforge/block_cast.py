@@ -1,10 +1,13 @@
 """A block's scale and its element codes together, where a beat is a block."""
 from amaranth import *
+from amaranth.lib import data
+from amaranth.utils import ceil_log2
 
 from .arith import any_bit, normalize
 from .formats import E8M0
+from .pipeline import wait
 
-__all__ = ["BlockCaster"]
+__all__ = ["BlockCaster", "TreeCaster"]
 
 
 def _across(cut, name, held):
@@ -50,9 +53,8 @@ class BlockCaster:
     @property
     def cuts(self):
         """Names of the cuts, most useful first."""
-        names = (
-            "level_7", "base", "level_3", "level_5", "level_1", "level_9", "places", "level_2", "level_4", "level_6", "level_8",
-            "scale", "difference", "shifted", "rounded", "keys", *(f"best_{level}" for level in range(1, 10)), "result")
+        names = ("level_7", "base", "level_3", "level_5", "level_1", "level_9", "places", "level_2", "level_4", "level_6",
+                 "level_8", "scale", "difference", "shifted", "rounded", "keys", "result")
         return tuple(name for name in names if self._rule.key_width == 9 or not name.endswith("_9"))
 
     def result(self, m, cut, values):
@@ -100,7 +102,7 @@ class BlockCaster:
             n = key_width - level
             best = Signal(name=f"best{n}")
             m.d.comb += best.eq((held["alive"] & held[f"keys{n}"]).any())
-            held = _across(cut, f"best_{level}", held | {f"best{n}": best})
+            held |= {f"best{n}": best}
             if level == shared + 1:
                 self._start_normalizing(m, held, count)
             elif level == shared + 2:
@@ -164,54 +166,63 @@ class BlockCaster:
 
     def _put_exponents(self, m, held, count):
         """In place of the zeros, each value's ``exponent``."""
-        width = self._width
         for lane in range(count):
-            zeros = held.pop(f"zeros{lane}")
-            # 1 - zeros, bit by bit; the window of a subnormal is empty.
-            less = [held.pop(f"is_subnormal{lane}") & ~zeros[0]]
-            is_negative = Const(0, 1)
-            for bit in zeros[1:]:
-                less.append(bit ^ is_negative)
-                is_negative = is_negative | bit
-            less += [is_negative] * (width + 1 - len(less))
-            if self._is_complete:
-                # Further below than under any scale a number is: a zero needs no other care.
-                less[width - 2] = is_negative & held[f"significand{lane}"][-1]
-            exponent = Signal(width + 1, name=f"exponent{lane}")
-            m.d.comb += exponent.eq(Cat(less) | Cat(self._window_bits(held, lane)))
-            held[f"exponent{lane}"] = exponent
+            self._put_exponent(m, held, lane, self._window_bits(held, lane), self._width + 1)
+
+    def _put_exponent(self, m, held, lane, code, width):
+        """In place of the zeros of one value its ``exponent``, signed, of ``width`` bits: its ``code``, if it isn't subnormal."""
+        zeros = held.pop(f"zeros{lane}")
+        # 1 - zeros, bit by bit; the code of a subnormal is 0.
+        less = [held.pop(f"is_subnormal{lane}") & ~zeros[0]]
+        is_negative = Const(0, 1)
+        for bit in zeros[1:]:
+            less.append(bit ^ is_negative)
+            is_negative = is_negative | bit
+        less += [is_negative] * (width - len(less))
+        if self._is_complete:
+            # Further below than under any scale a number is: a zero needs no other care.
+            less[self._width - 2] = is_negative & held[f"significand{lane}"][-1]
+        exponent = Signal(width, name=f"exponent{lane}")
+        m.d.comb += exponent.eq(Cat(less) | Cat(code))
+        held[f"exponent{lane}"] = exponent
 
     def _code(self, m, cut, held, lane):
         """The element code of a value, from what :meth:`_compare` holds of it, the scale's ``base`` and ``is_nan``."""
-        place = Signal(self._width + 1, name=f"place{lane}")
+        place = Signal(len(held["base"]), name=f"place{lane}")
         m.d.comb += place.eq(held[f"exponent{lane}"] + held["base"])
-        value = {"place": place, "is_leader": held["leaders"][lane], "is_second": held["seconds"][lane]}
+        value = {"place": place} | self._reach(held, lane)
         value |= {name: held[f"{name}{lane}"] for name in ("significand", "sticky", "sign")}
         value["is_nan"] = held["is_nan"]
         for step, name in (self._locate, "difference"), (self._move, "places"), (self._round, "shifted"), (self._carry, "rounded"):
             value = step(m, {label: cut(name, part, f"{label}{lane}") for label, part in value.items()}, lane)
         return cut("result", value, f"{lane}")
 
-    def _locate(self, m, value, lane):
-        """How far the significand moves: ``is_normal``, or ``by_1`` and ``by_2``, and ``is_last`` for more than 3."""
-        place = value.pop("place")
+    def _reach(self, held, lane):
+        """What tells, besides the sum, where a value's place is."""
+        return {"is_leader": held["leaders"][lane], "is_second": held["seconds"][lane]}
+
+    def _sides(self, m, place, value, lane):
+        """``is_above`` of a place from 0 on, ``is_below`` of one from -4 to -1; neither is set further below."""
         # A leader's place is the sum, a second's is one window less: in reach if its sign agrees, or disagrees.
         is_split = place[-1] ^ place[-2]
+        is_valid = Signal(name=f"is_valid{lane}")
+        m.d.comb += is_valid.eq(Mux(value.pop("is_leader"), ~is_split, value.pop("is_second") & is_split))
+        return Cat(is_valid & ~place[-2], is_valid & place[2:-1].all())
+
+    def _locate(self, m, value, lane):
+        """How far the significand moves: ``is_normal``, or ``by_1`` and ``by_2``, and ``is_last`` for more than 3."""
         is_leading = Const(1) if self._is_complete else value["significand"][-1]
         parts = {name: Signal(name=f"{name}_{lane}") for name in ("is_normal", "is_below", "by_1", "by_2", "is_last")}
-        is_valid, is_above = Signal(name=f"is_valid{lane}"), Signal(name=f"is_above{lane}")
-        is_below = parts["is_below"]
+        is_above, is_below = Signal(name=f"is_above{lane}"), parts["is_below"]
+        place = value.pop("place")
         m.d.comb += [
-            is_valid.eq(Mux(value.pop("is_leader"), ~is_split, value.pop("is_second") & is_split)),
-            is_above.eq(is_valid & ~place[-2]),
+            Cat(is_above, is_below).eq(self._sides(m, place, value, lane)),
             parts["is_normal"].eq(is_above & is_leading),
-            # From -4 to -1.
-            is_below.eq(is_valid & place[2:-1].all()),
             parts["by_1"].eq(~is_above & ~(is_below & place[1] & ~place[0])),
             parts["by_2"].eq(~is_above & ~(is_below & place[1] & place[0])),
             parts["is_last"].eq(~is_above & ~(is_below & (place[1] | place[0]))),
         ]
-        return value | parts | {"field": place[:-2]}
+        return value | parts | {"field": place[:self._element.exponent_width]}
 
     def _move(self, m, value, lane):
         """The significand moved: ``kept``, ``guard`` and ``sticky``; ``is_kept`` is 0 where even the last bit goes."""
@@ -263,3 +274,90 @@ class BlockCaster:
         magnitude = Cat(value["mantissa"], *exponent_code)
         nans = is_nan.replicate(len(magnitude))
         return Cat(magnitude | nans if self._element.has_nan else magnitude & ~nans, value["sign"] & ~is_nan)
+
+
+class TreeCaster(BlockCaster):
+    """The same, by a tree of comparators: what a pipeline cut throughout is made of.
+
+    Comparing bit by bit takes two nets over all lanes for each bit, and values that wait all that time in registers. A tree has
+    nets between neighbours only, and one over all lanes, the base; meanwhile the values wait in memory. A value's place is here
+    the sum of its whole exponent and the base, wide enough for all of them, so that it takes no leaders.
+    """
+    # With fewer cuts than this, comparing bit by bit is smaller.
+    LEAST_STAGES = 12
+
+    def __init__(self, source, element, rule, lanes):
+        super().__init__(source, element, rule)
+        self._lanes = lanes
+        # Of the lowest place that a finite value has.
+        zeros = (1 << len(self._stages)) - 1
+        lowest = 1 - zeros - (self._is_complete << (self._width - 2)) + self._base(rule.max_code)
+        self._place_width = 1 + (-lowest - 1).bit_length()
+
+    @property
+    def cuts(self):
+        levels = range(1, ceil_log2(self._lanes) + 1)
+        return ("keys", *(f"level_{n}" for n in levels), "scale", "base", *self.LANE_CUTS,
+                *(f"compared_{n}" for n in levels))
+
+    def _base(self, scale):
+        return self._element.bias - 1 - scale
+
+    def result(self, m, cut, values):
+        mantissa_width = self._source.mantissa_width
+        count = len(values)
+        keys, held = [], {}
+        for lane, value in enumerate(values):
+            exponent_code = value[mantissa_width:-1]
+            keys.append(self._crossed(cut, "keys", self._rule.key(value[:-1]), lane))
+            held |= {f"value{lane}": Cat(value[:mantissa_width], value[-1]), f"code{lane}": exponent_code,
+                     f"is_subnormal{lane}": ~exponent_code.any()}
+        levels = ceil_log2(count)
+        waits = [name for level in range(1, levels + 1) for name in (f"compared_{level}", f"level_{level}")]
+        held = _across(cut, "keys", held)
+        self._start_normalizing(m, held, count)
+        held = _across(cut, waits[0], held)
+        self._normalize(m, held, count)
+        held = _across(cut, waits[1], held)
+        for lane in range(count):
+            self._put_exponent(m, held, lane, held.pop(f"code{lane}"), self._place_width)
+
+        layout = data.StructLayout({name: len(part) for name, part in held.items()})
+        waiting = Signal(layout, name="waiting")
+        m.d.comb += waiting.eq(Cat(held.values()))
+        waited = data.View(layout, wait(m, waiting.as_value(), cut.count(*waits[2:], "scale", "base"), name="waited"))
+        held = {name: waited[name] for name in held}
+
+        scale = cut("scale", self._rule.scale(m, self._largest(m, cut, keys)))
+        base = Signal(self._place_width, name="base")
+        m.d.comb += base.eq(self._base(scale))
+        held |= {"base": cut("base", base), "is_nan": cut("base", scale == E8M0.nan_code, "is_nan")}
+        codes = [self._code(m, cut, held, lane) for lane in range(count)]
+        for name in ("base", *self.LANE_CUTS):
+            scale = cut(name, scale, "scale")
+        return scale, codes
+
+    def _crossed(self, cut, name, key, n):
+        """Key ``n`` on the far side of a cut; every other one as the complement that the next comparison adds."""
+        return ~cut(name, ~key, f"{n}") if n % 2 else cut(name, key, f"{n}")
+
+    def _largest(self, m, cut, keys):
+        level = 0
+        while len(keys) > 1:
+            level += 1
+            larger = []
+            for n, (a, b) in enumerate(zip(keys[::2], keys[1::2], strict=True)):
+                # The carry out of the difference less 1: a carry chain and no more, which a comparison isn't to every mapper.
+                is_first = cut(f"compared_{level}", (a + ~b)[-1], f"{n}")
+                a, b = (cut(f"compared_{level}", key, f"{n}_{side}") for key, side in ((a, "a"), (b, "b")))
+                key = Signal(len(a), name=f"larger_{level}_{n}")
+                m.d.comb += key.eq(Mux(is_first, a, b))
+                larger.append(self._crossed(cut, f"level_{level}", key, n))
+            keys = larger
+        return keys[0]
+
+    def _reach(self, held, lane):
+        return {}
+
+    def _sides(self, m, place, value, lane):
+        return Cat(~place[-1], place[2:].all())

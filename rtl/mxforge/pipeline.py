@@ -8,7 +8,7 @@ from amaranth.utils import ceil_log2
 from .arith import any_bit
 from .unit import Around, StreamUnit
 
-__all__ = ["Cuts", "ResultQueue", "Streamed", "burst", "chain", "delay", "streamed"]
+__all__ = ["Cuts", "ResultQueue", "Streamed", "burst", "chain", "delay", "streamed", "wait"]
 
 # Bits of a payload that share pointers.
 GROUP = 128
@@ -25,6 +25,27 @@ def delay(m, value, cycles, *, name, reset_less=True):
     for n in range(cycles):
         value = _register(m, value, f"{name}_{n + 1}", reset_less)
     return value
+
+
+def wait(m, value, cycles, *, name):
+    """As :func:`delay`, but in memory where that is less: a wide value for several cycles."""
+    if cycles < 4:
+        return delay(m, value, cycles, name=name)
+    # Reading takes the last of them.
+    distance = cycles - 1
+    depth = 1 << ceil_log2(cycles)
+    parts = []
+    for n, low in enumerate(range(0, len(value), GROUP)):
+        part = value[low:low + GROUP]
+        m.submodules[f"{name}{n}"] = storage = memory.Memory(shape=unsigned(len(part)), depth=depth, init=[])
+        write, read = storage.write_port(), storage.read_port()
+        m.d.comb += [write.en.eq(1), write.data.eq(part)]
+        for label, port, start in ("write_at", write, 0), ("read_at", read, depth - distance):
+            at = Signal(range(depth), init=start, name=f"{name}_{label}{n}")
+            m.d.comb += port.addr.eq(at)
+            m.d.sync += at.eq(at + 1)
+        parts.append(read.data)
+    return Cat(parts)
 
 
 def burst(m, start, beats, *, name):

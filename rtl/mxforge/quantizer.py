@@ -8,7 +8,7 @@ from amaranth.utils import ceil_log2
 from . import parameters
 from .arith import tree_max
 from .block_amax import level_cuts, magnitude_of, running_max
-from .block_cast import BlockCaster
+from .block_cast import BlockCaster, TreeCaster
 from .element_cast import RANDOM_WIDTH, Caster
 from .formats import E8M0, ELEMENTS, WIDES, IntegerFormat
 from .pipeline import Cuts, burst, delay
@@ -65,11 +65,11 @@ class Quantizer(Unit):
     scale is clamped at the top), and under ``block`` no NaN or Inf comes without a NaN scale.
 
     A block of FP32 or BF16 in one beat, without such logic and rounded to nearest even to a float, is compared and cast at once:
-    bit by bit of the key, without comparators (:class:`BlockCaster`).
+    bit by bit of the key, without comparators (:class:`BlockCaster`); with many stages by a tree of them (:class:`TreeCaster`).
 
-    Cuts there: each bit of the key (``level``), and between its OR over the lanes and what follows from it (``best``); the keys;
-    the scale; the base; five in a lane. Elsewhere: the scale; those of the cast; each level of the tree; the keys, with half of
-    the normalising; the base, which is the scale's complement that the lanes add.
+    Cuts there: each bit of the key, or each level of the tree and each comparison in it; the keys; the scale; the base; five in
+    a lane. Elsewhere: the scale; those of the cast; each level of the tree; the keys, with half of the normalising; the base,
+    which is the scale's complement that the lanes add.
 
     Members
     -------
@@ -99,10 +99,18 @@ class Quantizer(Unit):
         @property
         def block_caster(self):
             """What compares and casts at once, or None where it can't serve."""
+            few, many = self._block_casters
+            return many if self.stages >= TreeCaster.LEAST_STAGES else few
+
+        @property
+        def _block_casters(self):
+            """Those for few stages, and for many; None twice where they can't serve."""
             rule, caster = rule_and_caster(self)
             if self.beats > 1 or not BlockCaster.serves(rule, caster):
-                return None
-            return BlockCaster(WIDES[self.source], ELEMENTS[self.element], rule)
+                return None, None
+            source, element = WIDES[self.source], ELEMENTS[self.element]
+            few, many = BlockCaster(source, element, rule), TreeCaster(source, element, rule, self.lanes)
+            return few, many if len(many.cuts) >= TreeCaster.LEAST_STAGES else few
 
         @property
         def latency(self):
@@ -111,8 +119,11 @@ class Quantizer(Unit):
 
         @property
         def cuts(self):
-            if self.block_caster:
-                return self.block_caster.cuts
+            few, many = self._block_casters
+            if few:
+                # From so many on all are the tree's.
+                least = TreeCaster.LEAST_STAGES
+                return few.cuts if few is many else few.cuts[:least - 1] + many.cuts[least - 1:]
             levels = level_cuts(self.lanes)
             return ("scale", "shifted", *levels[:1], "difference", "rounded", *levels[1:2], "keys", *levels[2:], "base", "result")
 
@@ -142,12 +153,13 @@ class Quantizer(Unit):
     def elaborate(self, platform):
         m = Module()
         p = self.parameters
-        cut = Cuts(m, p.cuts, p.stages)
         if p.block_caster:
+            cut = Cuts(m, p.block_caster.cuts, p.stages)
             scale, codes = p.block_caster.result(m, cut, [self.i.values[lane] for lane in range(p.lanes)])
             m.d.comb += [self.o.scale.eq(scale), Cat(self.o.elements).eq(Cat(codes))]
             return m
 
+        cut = Cuts(m, p.cuts, p.stages)
         levels = level_cuts(p.lanes)
         rule, caster = rule_and_caster(p)
         keys, waiting = decoded_lanes(m, cut, self.i, p, rule, caster)

@@ -53,6 +53,11 @@ class ScaleRule:
             return self._source.width - 1
         return self._source.exponent_width + (not self._is_exponent_only)
 
+    @property
+    def max_code(self):
+        """The largest scale of a finite magnitude."""
+        return min(E8M0.max_code, E8M0.max_code - self._offset + 1)
+
     def _is_above(self, exponent_code, mantissa):
         """Whether a normal magnitude, or an FP32 or BF16 subnormal, is above the rule's threshold in its binade."""
         width = len(mantissa)
