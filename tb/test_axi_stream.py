@@ -41,7 +41,7 @@ CONFIGURATIONS = [
     ("matmul_tile", {"rows": 1, "columns": 2, "block_size": 4, "lanes": 2, "stages": 2}),
     ("matmul_layer", {"rows": 1, "columns": 2, "block_size": 4, "lanes": 4, "stages": 2}),
     # More than a cycle between beats.
-    ("dot_accumulator", {"accumulation": "fp32_chain", "block_size": 4, "lanes": 4, "target": "bf16", "stages": 16}),
+    ("dot_accumulator", {"accumulation": "fp32_chain", "block_size": 4, "lanes": 4, "target": "bf16", "stages": 28}),
 ]
 # Units that are not among them yet, with their defaults.
 CONFIGURATIONS += [(unit, {}) for unit in catalog.UNITS if unit not in dict(CONFIGURATIONS)]
@@ -106,7 +106,7 @@ def test_cover_is_one():
     assert {manifest["unit"] for manifest in manifests} == set(catalog.UNITS)
     kinds = {(manifest["cadence"], manifest["beats"]["i"] > 1) for manifest in manifests}
     assert {("each", False), ("some", False), ("some", True), ("blocks", True)} <= kinds
-    assert any(manifest["interval"] > 1 for manifest in manifests)
+    assert any(np.max(manifest["interval"]) > 1 for manifest in manifests)
     assert any(manifest["latency"] == 1 for manifest in manifests), "no core without latency"
 
 

@@ -126,7 +126,7 @@ def test_a_sweep(mxforge, quick, tmp_path):
     assert (status, error) == (0, "")
     assert sorted(path.name for path in (tmp_path / "out").iterdir()) == ["results.csv", "results.json", "sweep.svg"]
     assert out.count("\n") == 2 + 3 * 2 * 2 + 3 + 1
-    assert out.count("Left out: lanes ") == 3 and "Left out: lanes 1, stages 9: stages must be 0 to 4 (" in out
+    assert out.count("Left out: lanes ") == 3 and "Left out: lanes 1, stages 9: stages must be 0 to 7 (" in out
     assert re.split("  +", out.splitlines()[0].strip()) == [
         "lanes", "stages", "latency", "mapped to", "LUTs", "LUT4 equivalents", "FFs", "NAND2 equivalents", "depth", "SQNR, dB"]
 
