@@ -6,11 +6,10 @@ import ml_dtypes
 import numpy as np
 import pytest
 from amaranth import *
-from amaranth.back import verilog
 from amaranth.lib import data, wiring
 from amaranth.lib.wiring import In, Out
 from amaranth.sim import Simulator
-from yosys_run import yosys
+from yosys_run import is_never_wrong
 
 from mxforge.formats import ELEMENTS
 from mxforge.pipeline import Cuts, delay
@@ -138,10 +137,7 @@ class Lane(wiring.Component):
 
 
 def is_proven(folder, a, b, places=0):
-    (folder / "lane.v").write_text(verilog.convert(Lane(a, b, places), name="lane", emit_src=False, strip_internal_attrs=True))
-    said = yosys("read_verilog lane.v; prep -top lane -flatten; opt -full; sat -prove is_wrong 0 lane", folder)
-    assert ("no model found: SUCCESS" in said) != ("model found: FAIL" in said), said
-    return "no model found: SUCCESS" in said
+    return is_never_wrong(Lane(a, b, places), folder)
 
 
 @pytest.mark.parametrize(("a", "b"), [("e4m3", "e4m3"), ("e5m2", "e5m2"), ("e4m3", "e5m2"), ("e2m3", "mxint8"), ("e2m1", "e2m1")])

@@ -126,12 +126,11 @@ class ResultQueue(wiring.Component):
         ]
         given, shown = Value.cast(self.w_data), Value.cast(self.o.payload)
         for n, low in enumerate(range(0, len(given), GROUP)):
-            group = slice(low, min(low + GROUP, len(given)))
-            m.submodules[f"storage{n}"] = storage = memory.Memory(
-                shape=unsigned(group.stop - group.start), depth=depth, init=[])
+            part = given[low:low + GROUP]
+            m.submodules[f"storage{n}"] = storage = memory.Memory(shape=unsigned(len(part)), depth=depth, init=[])
             write = storage.write_port()
             read = storage.read_port(domain="comb")
-            m.d.comb += [write.data.eq(given[group]), write.en.eq(self.w_en), shown[group].eq(read.data)]
+            m.d.comb += [write.data.eq(part), write.en.eq(self.w_en), shown[low:low + GROUP].eq(read.data)]
             # A tool doesn't see that these are equal to those of another group, as they follow from themselves.
             for name, port, step in ("write_at", write, self.w_en), ("read_at", read, taken):
                 at = Signal(range(depth), name=f"{name}{n}")

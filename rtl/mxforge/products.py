@@ -10,9 +10,9 @@ from .arith import any_bit
 from .formats import E8M0, IntegerFormat
 from .raw import decode, raw_layout
 
-__all__ = ["Operand", "Pair", "add_with_carry", "aligned", "block_sum", "block_sum_layout", "complemented", "element_layout",
-           "front_cuts", "number_layout", "over_beats", "product", "product_layout", "specials", "specials_layout",
-           "specials_over_beats", "term_layout", "term_tree", "through", "tree_cuts"]
+__all__ = ["Operand", "Pair", "add_with_carry", "aligned", "any_over", "block_sum", "block_sum_layout", "complemented",
+           "element_layout", "front_cuts", "number_layout", "over_beats", "product", "product_layout", "specials",
+           "specials_layout", "specials_over_beats", "term_layout", "term_tree", "through", "tree_cuts"]
 
 
 def _magnitude(fmt):
@@ -76,6 +76,15 @@ class Pair:
         return self.a.has_inf or self.b.has_inf
 
 
+def any_over(cut, name, bits, label, size):
+    """``any_bit(bits)`` on the far side of a cut, before which groups of ``size`` bits are gathered, and these behind it."""
+    if not len(bits):
+        return any_bit(bits)
+    groups = Cat(any_bit(bits[n:n + size]) for n in range(0, len(bits), size))
+    over = cut(name, groups, label)
+    return any_bit(bits if over is groups else over)
+
+
 def element_layout(fmt):
     """A decoded element but for ``is_nan``: what its products need."""
     return data.StructLayout({name: shape for name, shape in raw_layout(fmt).members.items() if name != "is_nan"})
@@ -101,12 +110,9 @@ class Operand:
         elements = tuple(Signal(element_layout(fmt), name=f"{name}_{lane}") for lane in range(len(raws)))
         for element, raw in zip(elements, raws, strict=True):
             m.d.comb += [element[field].eq(raw[field]) for field in element_layout(fmt).members]
-        is_nan = Cat(raw.is_nan for raw in raws)
-        if cut.count("decoded"):
-            # What all lanes tell is gathered partly before the cut and partly behind it.
-            is_nan = cut("decoded", Cat(any_bit(is_nan[n:n + 2]) for n in range(0, len(raws), 2)), f"{name}_is_nan")
+        is_nan = any_over(cut, "decoded", Cat(raw.is_nan for raw in raws), f"{name}_is_nan", 2)
         return cls(
-            cut("decoded", scale, f"{name}_scale"), cut("decoded", scale == E8M0.nan_code, f"{name}_scale_is_nan"), any_bit(is_nan),
+            cut("decoded", scale, f"{name}_scale"), cut("decoded", scale == E8M0.nan_code, f"{name}_scale_is_nan"), is_nan,
             tuple(cut("decoded", element, f"{name}_{lane}") for lane, element in enumerate(elements)))
 
 

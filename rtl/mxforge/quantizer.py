@@ -153,9 +153,9 @@ class Quantizer(Unit):
     def elaborate(self, platform):
         m = Module()
         p = self.parameters
-        if p.block_caster:
-            cut = Cuts(m, p.block_caster.cuts, p.stages)
-            scale, codes = p.block_caster.result(m, cut, [self.i.values[lane] for lane in range(p.lanes)])
+        if caster := p.block_caster:
+            cut = Cuts(m, caster.cuts, p.stages)
+            scale, codes = caster.result(m, cut, [self.i.values[lane] for lane in range(p.lanes)])
             m.d.comb += [self.o.scale.eq(scale), Cat(self.o.elements).eq(Cat(codes))]
             return m
 

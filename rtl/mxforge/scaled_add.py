@@ -4,7 +4,7 @@ from amaranth.lib import data
 
 from .arith import any_bit, shift_left
 from .formats import E8M0, FP32
-from .products import add_with_carry
+from .products import add_with_carry, any_over
 
 __all__ = ["Numbers", "ScaledAdd", "round_cuts", "round_sum", "scale_sum", "scale_sum_layout"]
 
@@ -45,15 +45,6 @@ def _over(cut, name, label, **values):
     return [cut(name, value, f"{label}_{part}") for part, value in values.items()]
 
 
-def _any_over(cut, name, bits, label, size):
-    """``any_bit(bits)`` on the far side of a cut, before which groups of ``size`` bits are gathered, and these behind it."""
-    if not len(bits):
-        return any_bit(bits)
-    groups = Cat(any_bit(bits[n:n + size]) for n in range(0, len(bits), size))
-    over = cut(name, groups, label)
-    return any_bit(bits if over is groups else over)
-
-
 def _normalized(m, cut, value, fill, limit, keep, rest, name):
     """The top ``keep`` bits of ``value`` moved left until its top bit is set, but at most ``limit`` places; ``fill`` enters
     from the right.
@@ -72,8 +63,8 @@ def _normalized(m, cut, value, fill, limit, keep, rest, name):
         # After a step that is taken, these are fill.
         behind = max(0, width - (keep + step - 1))
         find = f"find{step}"
-        empty = ~_any_over(cut, find, value[width - step:], f"{name}_top", 16)
-        is_unlike = _any_over(cut, find, value[:behind] ^ fill.replicate(behind), f"{name}_is_unlike", 9)
+        empty = ~any_over(cut, find, value[width - step:], f"{name}_top", 16)
+        is_unlike = any_over(cut, find, value[:behind] ^ fill.replicate(behind), f"{name}_is_unlike", 9)
         value, unlike, fill, limit, free, rest, *taken = _over(
             cut, find, name, value=value, unlike=unlike, fill=fill, limit=limit, free=free, rest=rest,
             **{f"taken{n}": bit for n, bit in enumerate(taken)})
@@ -148,7 +139,7 @@ def round_sum(m, cut, target, window, total, carry, lost, limit, flags, name, *,
     m.d.comb += tail.eq(~lost & (negative ^ carry))
     digits = Cat(tail, total[:-1] ^ negative.replicate(len(total) - 1))
     digits = Cat(digits, C(0, window + 1 - len(digits)))
-    is_nonzero = _any_over(cut, "digits", digits, f"{name}_is_nonzero", 9)
+    is_nonzero = any_over(cut, "digits", digits, f"{name}_is_nonzero", 9)
     digits, negative, tail, lost, limit, flags = _over(
         cut, "digits", name, digits=digits, negative=negative, tail=tail, lost=lost, limit=limit, flags=flags)
     rest = Signal(data.StructLayout({"sign": 1, "is_lost": 1, "flags": Numbers.layout}), name=f"{name}_rest")

@@ -72,6 +72,11 @@ def _value(figures, name, *path):
     return found
 
 
+def _areas(figures, name):
+    """LUT4 and NAND2."""
+    return [_value(figures, f"area/{name}", *path) for path in (("ecp5", "lut4_equivalents"), ("gates", "nand2"))]
+
+
 def _shown(value, digits=0):
     return "-" if value is None else f"{value:,.{digits}f}"
 
@@ -105,9 +110,8 @@ def named(figures):
     """The entries that can be compared, beside others."""
     rows = []
     for name, beside in _BESIDE.items():
-        own = _value(figures, f"area/{name}", "ecp5", "lut4_equivalents"), _value(figures, f"area/{name}", "gates", "nand2")
         depth = _value(figures, f"area/{name}", "ecp5", "depth"), _value(figures, f"area/{name}", "gates", "depth")
-        rows.append([f"`{name}`", _pair(own), _pair(depth), f"{beside['peer']} {_pair(beside['others'])}".strip(),
+        rows.append([f"`{name}`", _pair(_areas(figures, name)), _pair(depth), f"{beside['peer']} {_pair(beside['others'])}".strip(),
                      *(_pair(beside[what]) for what in ("sketch", "target", "bound"))])
     return ["Entry", "LUT4 / NAND2", "Depth, cells", "Others' best", "Sketch", "Target", "Bound"], rows
 
@@ -292,11 +296,6 @@ def fits(figures):
 
 TABLES = {"named": named, "fast": fast, "peers": peers, "contrast": contrast, "activity": activity, "scales": scales,
           "outliers": outliers, "claims": summary, "fits": fits, "played": played} | {key: _scaled(key) for key in SERIES}
-
-
-def _areas(figures, name):
-    """LUT4 and NAND2."""
-    return [_value(figures, f"area/{name}", *path) for path in (("ecp5", "lut4_equivalents"), ("gates", "nand2"))]
 
 
 def _held_to(value, target, what, is_least=False):
