@@ -333,9 +333,12 @@ class Workers:
 
     def _existing(self):
         from distributed import Client
+        from distributed.comm import resolve_address
         from distributed.versions import VersionMismatchWarning
 
         try:
+            # A client whose address can't be one is closed only when it is collected; while another starts, both wait forever.
+            resolve_address(self.scheduler)
             with warnings.catch_warnings():
                 # Told in our words.
                 warnings.simplefilter("ignore", VersionMismatchWarning)
