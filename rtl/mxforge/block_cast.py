@@ -10,11 +10,6 @@ from .pipeline import wait
 __all__ = ["BlockCaster", "TreeCaster"]
 
 
-def _across(cut, name, held):
-    """Values by names, on the far side of a cut."""
-    return {label: cut(name, value, label) for label, value in held.items()}
-
-
 class BlockCaster:
     """The scale of a block and the codes of its values under it, all at once.
 
@@ -62,7 +57,7 @@ class BlockCaster:
         largest, held = self._compare(m, cut, values)
         held["upper"] = largest[self._rule.key_width - self._source.exponent_width + self._width]
         held["scale"] = self._rule.scale(m, largest)
-        held = _across(cut, "scale", held)
+        held = cut.all("scale", **held)
 
         # The scale's complement, counted from where the largest key's window starts.
         base = Signal(self._width + 1, name="base")
@@ -70,7 +65,7 @@ class BlockCaster:
         # A base as low as this has no second in reach, and its sums with them don't fit.
         is_near = ~base[-1] | base[-2]
         held["seconds"] &= is_near.replicate(len(values))
-        held = _across(cut, "base", held | {"base": base, "is_nan": held["scale"] == E8M0.nan_code})
+        held = cut.all("base", **held, base=base, is_nan=held["scale"] == E8M0.nan_code)
 
         codes = [self._code(m, cut, held, lane) for lane in range(len(values))]
         scale = held["scale"]
@@ -96,7 +91,7 @@ class BlockCaster:
             keys.append(key)
         held = {f"keys{n}": Cat(key[n] for key in keys) for n in range(key_width)}
         held |= {f"value{lane}": Cat(value[:mantissa_width], value[-1]) for lane, value in enumerate(values)}
-        held = _across(cut, "keys", held)
+        held = cut.all("keys", **held)
         held |= {"alive": Const(-1, count), "seconds": Const(0, count)}
         for level in range(1, key_width + 1):
             n = key_width - level
@@ -120,7 +115,7 @@ class BlockCaster:
             held["alive"] = alive
             if level != shared + 1:
                 del held[f"keys{n}"]
-            held = _across(cut, f"level_{level}", held)
+            held = cut.all(f"level_{level}", **held)
             if level == shared:
                 held["leaders"] = held["alive"]
                 self._find_subnormals(m, held, count)
@@ -314,11 +309,11 @@ class TreeCaster(BlockCaster):
                      f"is_subnormal{lane}": ~exponent_code.any()}
         levels = ceil_log2(count)
         waits = [name for level in range(1, levels + 1) for name in (f"compared_{level}", f"level_{level}")]
-        held = _across(cut, "keys", held)
+        held = cut.all("keys", **held)
         self._start_normalizing(m, held, count)
-        held = _across(cut, waits[0], held)
+        held = cut.all(waits[0], **held)
         self._normalize(m, held, count)
-        held = _across(cut, waits[1], held)
+        held = cut.all(waits[1], **held)
         for lane in range(count):
             self._put_exponent(m, held, lane, held.pop(f"code{lane}"), self._place_width)
 

@@ -261,13 +261,10 @@ class Dequantizer(Unit):
         if size:
             upper = cut("picked", Mux(carry, shared.fields[1], shared.fields[0]), f"upper{lane}")
 
-        def picked(**values):
-            return [cut("picked", value, f"{name}{lane}") for name, value in values.items()]
-
-        is_nan, is_special, is_none = picked(is_nan=is_nan, is_special=is_special, is_none=is_none)
-        is_negative, is_near, is_up = picked(is_negative=is_negative, is_near=is_near, is_up=is_up)
-        is_over, is_subnormal, low = picked(is_over=is_over, is_subnormal=is_subnormal, low=low)
-        is_zero, fraction, sign = picked(is_zero=element.is_zero, fraction=element.fraction, sign=element.sign)
+        is_nan, is_special, is_none, is_negative, is_near, is_up, is_over, is_subnormal, low, is_zero, fraction, sign = cut.all(
+            "picked", f"{{}}{lane}", is_nan=is_nan, is_special=is_special, is_none=is_none, is_negative=is_negative,
+            is_near=is_near, is_up=is_up, is_over=is_over, is_subnormal=is_subnormal, low=low, is_zero=element.is_zero,
+            fraction=element.fraction, sign=element.sign).values()
         field = low[:target.exponent_width]
 
         numbers = data.StructLayout({

@@ -210,10 +210,8 @@ def rounded(m, cut, number, lsb_exponent, target, beside, name):
                 exponent = exponent - Mux(is_empty, step, 0)
             else:
                 shift = Cat(is_empty, shift)
-        magnitude, sticky, sign, is_over = (
-            cut(at, value, f"{name}_{label}") for label, value in
-            (("magnitude", magnitude), ("sticky", sticky), ("sign", sign), ("is_over", is_over)))
-        exponent = cut(at, exponent, f"{name}_exponent")
+        magnitude, sticky, sign, is_over, exponent = cut.all(
+            at, f"{name}_{{}}", magnitude=magnitude, sticky=sticky, sign=sign, is_over=is_over, exponent=exponent).values()
         if len(shift):
             shift = cut(at, shift, f"{name}_shift")
     m.d.comb += (field := Signal(target.exponent_width, name=f"{name}_exponent_code")).eq(
@@ -223,9 +221,8 @@ def rounded(m, cut, number, lsb_exponent, target, beside, name):
     kept, guard, _ = split(magnitude, 1)
     # Ties to even; what the missing 1 adds is in it.
     up = Mux(sticky, guard, Mux(sign, guard | kept[0], guard & kept[0]))
-    kept, up, field, sign, is_over = (
-        cut("normalized", value, f"{name}_{label}") for label, value in
-        (("kept", kept), ("up", up), ("exponent_code", field), ("sign", sign), ("is_over", is_over)))
+    kept, up, field, sign, is_over = cut.all(
+        "normalized", f"{name}_{{}}", kept=kept, up=up, exponent_code=field, sign=sign, is_over=is_over).values()
     code = Cat(C(0, target.mantissa_width), field) + kept + up
     code = Mux(is_over, target.inf_code, code[:target.width - 1])
     return Cat(code, sign), through(cut, RESULT_CUTS, beside, f"{name}_beside")

@@ -90,6 +90,10 @@ class Cuts:
             return value
         return _register(self._m, value, f"{cut}_{label}_q" if label else f"{cut}_q", reset_less)
 
+    def all(self, cut, label="{}", /, **values):
+        """The ``values`` on the far side of ``cut``, by their names, which stand for ``{}`` in ``label``."""
+        return {name: self(cut, value, label.format(name)) for name, value in values.items()}
+
     def count(self, *cuts):
         """How many of ``cuts`` are taken."""
         return sum(cut in self._chosen for cut in cuts)
