@@ -107,6 +107,20 @@ def test_every_depth(verify, parameters):
     verify(DotAccumulator(**parameters), 5_000)
 
 
+@pytest.mark.parametrize("options", [
+    {"window": 60}, *(pytest.param(options, marks=pytest.mark.slow) for options in (
+        {"accumulation": "fp32_fused"}, {"accumulation": "fp32_chain"}, {"accumulation": "blackwell", "block_size": 2}))])
+def test_each_cut(verify_together, options):
+    """Every number of stages, in one model, with slots enough for the longest loop."""
+    options = {"block_size": 4, "lanes": 2} | options
+    parameters = DotAccumulator(**options).parameters
+    options["slots"] = len(parameters.loop) + 1
+    count = len(parameters.cuts)
+    units = {f"stages{n}": DotAccumulator(**options, stages=n) for n in range(count + 1)}
+    assert all(unit.interval == 1 for unit in units.values())
+    verify_together(units, 30, stalls=count)
+
+
 @pytest.mark.parametrize("parameters", [*itertools.chain(*map(ends, DEPTHS))])
 def test_bare_core(verify, parameters):
     verify(DotAccumulator(**parameters), 5_000, streamed=False)

@@ -1,7 +1,7 @@
 """Combinational arithmetic of exact shapes."""
 from amaranth import *
 
-__all__ = ["any_bit", "count_leading_zeros", "exchange", "is_among", "normalize", "plus", "select", "shift_left",
+__all__ = ["any_bit", "count_leading_zeros", "exchange", "is_among", "normalize", "plus", "plus_rippling", "select", "shift_left",
            "shift_right_sticky", "thermometer", "tree_max", "tree_sum"]
 
 
@@ -25,6 +25,20 @@ def plus(m, value, constant, width):
         if n + 1 < width:
             carry = _named(m, "carry", bit | carry if is_one else bit & carry)
     return _named(m, "total", Cat(bits))
+
+
+def plus_rippling(m, a, b, name):
+    """``a + b`` of two unsigned values, one bit wider than the wider; the carry goes from place to place in plain logic."""
+    bits, carry = [], Const(0, 1)
+    for place in range(max(len(a), len(b))):
+        x, y = (value[place] if place < len(value) else Const(0, 1) for value in (a, b))
+        half, carries = Signal(name=f"{name}_half{place}"), Signal(name=f"{name}_carry{place}")
+        m.d.comb += [half.eq(x ^ y), carries.eq((x & y) | (carry & half))]
+        bits.append(half ^ carry)
+        carry = carries
+    result = Signal(len(bits) + 1, name=name)
+    m.d.comb += result.eq(Cat(bits, carry))
+    return result
 
 
 def is_among(m, value, chosen, possible):

@@ -5,7 +5,8 @@ from amaranth.utils import bits_for
 
 from .arith import tree_max
 from .formats import E8M0, FP32
-from .products import add_with_carry, complemented, over_beats, term_layout, term_tree, through, tree_cuts
+from .pipeline import through
+from .products import add_with_carry, complemented, over_beats, term_layout, term_tree, tree_cuts
 from .scaled_add import round_cuts, round_sum
 
 __all__ = ["TruncatedSum"]

@@ -5,7 +5,7 @@ from amaranth.utils import ceil_log2
 
 from .arith import any_bit, normalize
 from .formats import E8M0
-from .pipeline import wait
+from .pipeline import across, wait
 
 __all__ = ["BlockCaster", "TreeCaster"]
 
@@ -57,7 +57,7 @@ class BlockCaster:
         largest, held = self._compare(m, cut, values)
         held["upper"] = largest[self._rule.key_width - self._source.exponent_width + self._width]
         held["scale"] = self._rule.scale(m, largest)
-        held = cut.all("scale", **held)
+        held = across(cut, "scale", **held)
 
         # The scale's complement, counted from where the largest key's window starts.
         base = Signal(self._width + 1, name="base")
@@ -65,7 +65,7 @@ class BlockCaster:
         # A base as low as this has no second in reach, and its sums with them don't fit.
         is_near = ~base[-1] | base[-2]
         held["seconds"] &= is_near.replicate(len(values))
-        held = cut.all("base", **held, base=base, is_nan=held["scale"] == E8M0.nan_code)
+        held = across(cut, "base", **held, base=base, is_nan=held["scale"] == E8M0.nan_code)
 
         codes = [self._code(m, cut, held, lane) for lane in range(len(values))]
         scale = held["scale"]
@@ -91,7 +91,7 @@ class BlockCaster:
             keys.append(key)
         held = {f"keys{n}": Cat(key[n] for key in keys) for n in range(key_width)}
         held |= {f"value{lane}": Cat(value[:mantissa_width], value[-1]) for lane, value in enumerate(values)}
-        held = cut.all("keys", **held)
+        held = across(cut, "keys", **held)
         held |= {"alive": Const(-1, count), "seconds": Const(0, count)}
         for level in range(1, key_width + 1):
             n = key_width - level
@@ -115,7 +115,7 @@ class BlockCaster:
             held["alive"] = alive
             if level != shared + 1:
                 del held[f"keys{n}"]
-            held = cut.all(f"level_{level}", **held)
+            held = across(cut, f"level_{level}", **held)
             if level == shared:
                 held["leaders"] = held["alive"]
                 self._find_subnormals(m, held, count)
@@ -309,11 +309,11 @@ class TreeCaster(BlockCaster):
                      f"is_subnormal{lane}": ~exponent_code.any()}
         levels = ceil_log2(count)
         waits = [name for level in range(1, levels + 1) for name in (f"compared_{level}", f"level_{level}")]
-        held = cut.all("keys", **held)
+        held = across(cut, "keys", **held)
         self._start_normalizing(m, held, count)
-        held = cut.all(waits[0], **held)
+        held = across(cut, waits[0], **held)
         self._normalize(m, held, count)
-        held = cut.all(waits[1], **held)
+        held = across(cut, waits[1], **held)
         for lane in range(count):
             self._put_exponent(m, held, lane, held.pop(f"code{lane}"), self._place_width)
 

@@ -8,7 +8,7 @@ from amaranth.utils import bits_for
 from . import parameters
 from .arith import any_bit, is_among, plus
 from .formats import E8M0, ELEMENTS, WIDES
-from .pipeline import Cuts
+from .pipeline import Cuts, across
 from .raw import normalized, normalized_exponents
 from .round import round_up_to_nearest_even, split
 from .unit import Unit
@@ -261,8 +261,8 @@ class Dequantizer(Unit):
         if size:
             upper = cut("picked", Mux(carry, shared.fields[1], shared.fields[0]), f"upper{lane}")
 
-        is_nan, is_special, is_none, is_negative, is_near, is_up, is_over, is_subnormal, low, is_zero, fraction, sign = cut.all(
-            "picked", f"{{}}{lane}", is_nan=is_nan, is_special=is_special, is_none=is_none, is_negative=is_negative,
+        is_nan, is_special, is_none, is_negative, is_near, is_up, is_over, is_subnormal, low, is_zero, fraction, sign = across(
+            cut, "picked", f"{{}}{lane}", is_nan=is_nan, is_special=is_special, is_none=is_none, is_negative=is_negative,
             is_near=is_near, is_up=is_up, is_over=is_over, is_subnormal=is_subnormal, low=low, is_zero=element.is_zero,
             fraction=element.fraction, sign=element.sign).values()
         field = low[:target.exponent_width]

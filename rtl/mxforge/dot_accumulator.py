@@ -10,7 +10,7 @@ from . import kulisch, parameters
 from .arith import any_bit
 from .blackwell import TruncatedSum
 from .formats import BF16, E8M0, ELEMENTS, FP32
-from .pipeline import Cuts
+from .pipeline import Cuts, through
 from .products import (
     Operand,
     Pair,
@@ -21,7 +21,6 @@ from .products import (
     product,
     specials,
     specials_layout,
-    through,
     tree_cuts,
 )
 from .raw import decode

@@ -7,7 +7,8 @@ from amaranth.utils import ceil_log2
 
 from .arith import any_bit, shift_left
 from .formats import FP32
-from .products import Pair, through
+from .pipeline import across, through
+from .products import Pair
 from .round import split
 
 __all__ = ["RESULT_CUTS", "SEGMENT_WIDTH", "Segments", "Window", "accumulate", "place", "resolve", "rounded", "spread"]
@@ -210,8 +211,8 @@ def rounded(m, cut, number, lsb_exponent, target, beside, name):
                 exponent = exponent - Mux(is_empty, step, 0)
             else:
                 shift = Cat(is_empty, shift)
-        magnitude, sticky, sign, is_over, exponent = cut.all(
-            at, f"{name}_{{}}", magnitude=magnitude, sticky=sticky, sign=sign, is_over=is_over, exponent=exponent).values()
+        magnitude, sticky, sign, is_over, exponent = across(
+            cut, at, f"{name}_{{}}", magnitude=magnitude, sticky=sticky, sign=sign, is_over=is_over, exponent=exponent).values()
         if len(shift):
             shift = cut(at, shift, f"{name}_shift")
     m.d.comb += (field := Signal(target.exponent_width, name=f"{name}_exponent_code")).eq(
@@ -221,8 +222,8 @@ def rounded(m, cut, number, lsb_exponent, target, beside, name):
     kept, guard, _ = split(magnitude, 1)
     # Ties to even; what the missing 1 adds is in it.
     up = Mux(sticky, guard, Mux(sign, guard | kept[0], guard & kept[0]))
-    kept, up, field, sign, is_over = cut.all(
-        "normalized", f"{name}_{{}}", kept=kept, up=up, exponent_code=field, sign=sign, is_over=is_over).values()
+    kept, up, field, sign, is_over = across(
+        cut, "normalized", f"{name}_{{}}", kept=kept, up=up, exponent_code=field, sign=sign, is_over=is_over).values()
     code = Cat(C(0, target.mantissa_width), field) + kept + up
     code = Mux(is_over, target.inf_code, code[:target.width - 1])
     return Cat(code, sign), through(cut, RESULT_CUTS, beside, f"{name}_beside")

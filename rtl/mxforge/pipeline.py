@@ -8,7 +8,8 @@ from amaranth.utils import ceil_log2
 from .arith import any_bit
 from .unit import Around, StreamUnit
 
-__all__ = ["Cuts", "ResultQueue", "Streamed", "burst", "chain", "delay", "streamed", "wait"]
+__all__ = ["Cuts", "ResultQueue", "Streamed", "across", "burst", "chain", "delay", "streamed", "through",
+           "wait"]
 
 # Bits of a payload that share pointers.
 GROUP = 128
@@ -90,13 +91,21 @@ class Cuts:
             return value
         return _register(self._m, value, f"{cut}_{label}_q" if label else f"{cut}_q", reset_less)
 
-    def all(self, cut, label="{}", /, **values):
-        """The ``values`` on the far side of ``cut``, by their names, which stand for ``{}`` in ``label``."""
-        return {name: self(cut, value, label.format(name)) for name, value in values.items()}
-
     def count(self, *cuts):
         """How many of ``cuts`` are taken."""
         return sum(cut in self._chosen for cut in cuts)
+
+
+def across(cut, name, label="{}", /, **values):
+    """The ``values`` on the far side of the cut ``name``, by their own names, which stand for ``{}`` in ``label``."""
+    return {part: cut(name, value, label.format(part)) for part, value in values.items()}
+
+
+def through(cut, cuts, value, label, *, reset_less=True):
+    """``value`` on the far side of ``cuts``, one after another."""
+    for name in cuts:
+        value = cut(name, value, label, reset_less=reset_less)
+    return value
 
 
 class ResultQueue(wiring.Component):

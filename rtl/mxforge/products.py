@@ -6,13 +6,14 @@ from amaranth import *
 from amaranth.lib import data
 from amaranth.utils import bits_for
 
-from .arith import any_bit
+from .arith import any_bit, plus_rippling
 from .formats import E8M0, IntegerFormat
+from .pipeline import through
 from .raw import decode, raw_layout
 
 __all__ = ["Operand", "Pair", "add_with_carry", "aligned", "any_over", "block_sum", "block_sum_layout", "complemented",
            "element_layout", "front_cuts", "number_layout", "over_beats", "product", "product_layout", "specials",
-           "specials_layout", "specials_over_beats", "term_layout", "term_tree", "through", "tree_cuts"]
+           "specials_layout", "specials_over_beats", "term_layout", "term_tree", "tree_cuts"]
 
 
 def _magnitude(fmt):
@@ -136,27 +137,13 @@ def product_layout(pair):
     })
 
 
-def _ripple(m, a, b, name):
-    """``a + b`` of two unsigned values, the carry from place to place in plain logic."""
-    bits, carry = [], C(0, 1)
-    for place in range(max(len(a), len(b))):
-        x, y = (value[place] if place < len(value) else C(0, 1) for value in (a, b))
-        half, carries = Signal(name=f"{name}_half{place}"), Signal(name=f"{name}_carry{place}")
-        m.d.comb += [half.eq(x ^ y), carries.eq((x & y) | (carry & half))]
-        bits.append(half ^ carry)
-        carry = carries
-    result = Signal(len(bits) + 1, name=name)
-    m.d.comb += result.eq(Cat(bits, carry))
-    return result
-
-
 def _times_two_bits(m, a, b, name):
     """``a * b`` with ``b`` of one bit or two."""
     rows = [Signal(len(a), name=f"{name}_row{n}") for n in range(len(b))]
     m.d.comb += [row.eq(a & bit.replicate(len(a))) for row, bit in zip(rows, b, strict=True)]
     if len(b) == 1:
         return rows[0]
-    return Cat(rows[0][0], _ripple(m, rows[0][1:], rows[1], name))
+    return Cat(rows[0][0], plus_rippling(m, rows[0][1:], rows[1], name))
 
 
 def _multiply(m, cut, a, b, name):
@@ -187,7 +174,7 @@ def product(m, cut, a, b, pair, name):
     """
     result = Signal(product_layout(pair), name=name)
     facts = {
-        "exponent_code": _ripple(m, a.exponent_code, b.exponent_code, f"{name}_codes"),
+        "exponent_code": plus_rippling(m, a.exponent_code, b.exponent_code, f"{name}_codes"),
         "sign": a.sign ^ b.sign,
         "is_zero": a.is_zero | b.is_zero,
         "is_nan": (a.is_inf & b.is_zero) | (a.is_zero & b.is_inf),
@@ -333,13 +320,6 @@ def over_beats(m, term, largest, count, beats, valid, name):
 def front_cuts(lanes):
     """Cut points of :func:`block_sum`, in the order in which data crosses them."""
     return "partials", "products", "aligning", "aligned", *tree_cuts(lanes)
-
-
-def through(cut, cuts, value, label, *, reset_less=True):
-    """``value`` on the far side of ``cuts``, one after another."""
-    for name in cuts:
-        value = cut(name, value, label, reset_less=reset_less)
-    return value
 
 
 def block_sum_layout(pair, block_size):

@@ -121,9 +121,11 @@ class Quantizer(Unit):
         def cuts(self):
             few, many = self._block_casters
             if few:
-                # From so many on all are the tree's.
+                # With fewer stages than the tree's, as many as it has may still be asked for.
                 least = TreeCaster.LEAST_STAGES
-                return few.cuts if few is many else few.cuts[:least - 1] + many.cuts[least - 1:]
+                if few is many or self.stages >= least:
+                    return self.block_caster.cuts
+                return few.cuts[:least - 1] + many.cuts[least - 1:]
             levels = level_cuts(self.lanes)
             return ("scale", "shifted", *levels[:1], "difference", "rounded", *levels[1:2], "keys", *levels[2:], "base", "result")
 

@@ -4,6 +4,7 @@ from amaranth.lib import data
 
 from .arith import any_bit, shift_left
 from .formats import E8M0, FP32
+from .pipeline import across
 from .products import add_with_carry, any_over
 
 __all__ = ["Numbers", "ScaledAdd", "round_cuts", "round_sum", "scale_sum", "scale_sum_layout"]
@@ -60,8 +61,8 @@ def _normalized(m, cut, value, fill, limit, keep, rest, name):
         find = f"find{step}"
         empty = ~any_over(cut, find, value[width - step:], f"{name}_top", 16)
         is_unlike = any_over(cut, find, value[:behind] ^ fill.replicate(behind), f"{name}_is_unlike", 9)
-        value, unlike, fill, limit, free, rest, *taken = cut.all(
-            find, f"{name}_{{}}", value=value, unlike=unlike, fill=fill, limit=limit, free=free, rest=rest,
+        value, unlike, fill, limit, free, rest, *taken = across(
+            cut, find, f"{name}_{{}}", value=value, unlike=unlike, fill=fill, limit=limit, free=free, rest=rest,
             **{f"taken{n}": bit for n, bit in enumerate(taken)}).values()
         take = Signal(name=f"{name}_take{step}")
         m.d.comb += take.eq(empty & (free | limit[k]))
@@ -103,8 +104,8 @@ def _packed(m, cut, target, sign, magnitude, flags, name):
     top = magnitude[target.mantissa_width:]
     is_over = (top[:target.exponent_width].all() | any_bit(top[target.exponent_width:])) | flags.is_inf
     magnitude = magnitude[:target.width - 1]
-    is_over, magnitude, sign, flags = cut.all(
-        "overflow", f"{name}_{{}}", is_over=is_over, magnitude=magnitude, sign=sign, flags=flags).values()
+    is_over, magnitude, sign, flags = across(
+        cut, "overflow", f"{name}_{{}}", is_over=is_over, magnitude=magnitude, sign=sign, flags=flags).values()
     result = Signal(target.width, name=name)
     with m.If(flags.is_nan):
         m.d.comb += result.eq(target.nan_code)
@@ -136,8 +137,8 @@ def round_sum(m, cut, target, window, total, carry, lost, limit, flags, name, *,
     digits = Cat(tail, total[:-1] ^ negative.replicate(len(total) - 1))
     digits = Cat(digits, C(0, window + 1 - len(digits)))
     is_nonzero = any_over(cut, "digits", digits, f"{name}_is_nonzero", 9)
-    digits, negative, tail, lost, limit, flags = cut.all(
-        "digits", f"{name}_{{}}", digits=digits, negative=negative, tail=tail, lost=lost, limit=limit, flags=flags).values()
+    digits, negative, tail, lost, limit, flags = across(
+        cut, "digits", f"{name}_{{}}", digits=digits, negative=negative, tail=tail, lost=lost, limit=limit, flags=flags).values()
     rest = Signal(data.StructLayout({"sign": 1, "is_lost": 1, "flags": Numbers.layout}), name=f"{name}_rest")
     # What is negative with no digits, no tail and nothing lost is an exact zero.
     m.d.comb += [rest.sign.eq(negative & (is_nonzero | lost)), rest.is_lost.eq(lost), rest.flags.eq(flags)]
@@ -155,12 +156,12 @@ def round_sum(m, cut, target, window, total, carry, lost, limit, flags, name, *,
     # Without a hidden bit the number is subnormal, and the difference zero; or it is zero.
     exponent = Signal(len(limit), name=f"{name}_exponent")
     m.d.comb += exponent.eq(Mux(kept[-1], limit - places, 0))
-    kept, up, sign, exponent, flags = cut.all(
-        "exponent", f"{name}_{{}}", kept=kept, up=up, sign=sign, exponent=exponent, flags=rest.flags).values()
+    kept, up, sign, exponent, flags = across(
+        cut, "exponent", f"{name}_{{}}", kept=kept, up=up, sign=sign, exponent=exponent, flags=rest.flags).values()
     magnitude = Signal(target.mantissa_width + len(limit) + 1, name=f"{name}_magnitude")
     hidden = C(0, target.mantissa_width), kept[-1]
     m.d.comb += magnitude.eq((Cat(C(1, 1), kept[:-1], exponent) + Cat(up, *hidden))[1:])
-    magnitude, sign, flags = cut.all("rounded", f"{name}_{{}}", magnitude=magnitude, sign=sign, flags=flags).values()
+    magnitude, sign, flags = across(cut, "rounded", f"{name}_{{}}", magnitude=magnitude, sign=sign, flags=flags).values()
     return _packed(m, cut, target, sign, magnitude, flags, name)
 
 
@@ -298,8 +299,8 @@ class ScaledAdd:
         else:
             limit = places.limit
             total, lost = self._at_top(m, total, carry, places.is_low, name)
-            total, carry, limit, lost, flags = cut.all(
-                "moved", f"{name}_{{}}", total=total, carry=carry, limit=limit, lost=lost, flags=flags).values()
+            total, carry, limit, lost, flags = across(
+                cut, "moved", f"{name}_{{}}", total=total, carry=carry, limit=limit, lost=lost, flags=flags).values()
 
         return round_sum(m, cut, target, window, total, carry, lost, limit, flags, name)
 

@@ -9,7 +9,7 @@ from amaranth.lib.wiring import In, Out
 from . import parameters
 from .blackwell import TruncatedSum
 from .formats import E8M0, ELEMENTS, FP32, WIDES
-from .pipeline import Cuts
+from .pipeline import Cuts, through
 from .products import (
     Operand,
     Pair,
@@ -19,7 +19,6 @@ from .products import (
     product,
     specials,
     specials_over_beats,
-    through,
     tree_cuts,
 )
 from .raw import decode

@@ -11,8 +11,7 @@ from .block_amax import finite_magnitude_of
 from .element_cast import Caster
 from .formats import E4M3, E5M2, E8M0, FP32, WIDES
 from .multiply import Multiplier
-from .pipeline import Cuts, delay
-from .products import through
+from .pipeline import Cuts, delay, through
 from .raw import decode, normalized
 from .unit import Unit
 
