@@ -55,7 +55,7 @@ class _CarrySelect:
         self._top = top >> width
         self._layout = data.StructLayout(
             {"low": width, "is_nan": 1, "facts": len(self._tables)}
-            | ({"fields": data.ArrayLayout(self._top.bit_length(), 2)} if self._top else {}))
+            | (dict.fromkeys(("field", "changes"), self._top.bit_length()) if self._top else {}))
 
     @property
     def _size(self):
@@ -75,10 +75,12 @@ class _CarrySelect:
         row = Cat(low[-1], scale[width:])
         highs = [(n >> 1) + (n & 1) + (self._start >> width) for n in range(self._size)]
         columns = list(zip(shared.facts, self._tables, strict=True))
-        for carry in range(2) if self._top else ():
-            field = shared.fields[carry]
-            numbers = [min(max(high + carry, 0), self._top) for high in highs]
-            columns += [(field[n], [number >> n & 1 for number in numbers]) for n in range(len(field))]
+        if self._top:
+            # The upper bits of the exponent field, and which of them a lane's carry changes.
+            fields = [min(max(high, 0), self._top) for high in highs]
+            changes = [field ^ min(max(high + 1, 0), self._top) for field, high in zip(fields, highs, strict=True)]
+            for bits, numbers in (shared.field, fields), (shared.changes, changes):
+                columns += [(bit, [number >> n & 1 for number in numbers]) for n, bit in enumerate(bits)]
         for bit, table in columns:
             m.d.comb += bit.eq(is_among(m, row, [n for n, value in enumerate(table) if value], range(self._size)))
         return shared
@@ -259,7 +261,7 @@ class Dequantizer(Unit):
         is_subnormal = holds("is_low") & (holds("is_negative", "is_low") | ~any_bit(low[1:]))
         size = target.exponent_width - len(field)
         if size:
-            upper = cut("picked", Mux(carry, shared.fields[1], shared.fields[0]), f"upper{lane}")
+            upper = cut("picked", shared.field ^ (shared.changes & carry.replicate(size)), f"upper{lane}")
 
         is_nan, is_special, is_none, is_negative, is_near, is_up, is_over, is_subnormal, low, is_zero, fraction, sign = across(
             cut, "picked", f"{{}}{lane}", is_nan=is_nan, is_special=is_special, is_none=is_none, is_negative=is_negative,
@@ -299,14 +301,18 @@ class Dequantizer(Unit):
         down = list(cut("fine", named("fine", Cat(down)), f"fine{lane}"))
         sums = cut("fine", sums, f"sums{lane}")
         groups = sums.groups
+        # NaN selects every group, and any other value at most one. Where nothing is rounded, a NaN's bits are ones by that.
+        pairs = [named(f"pair{n}_", groups[n] & groups[n + 1]) for n in range(0 if below else len(groups) - 1)]
         places = []
         for place in range(1, width + below + 1):
-            near = [n for n in range(len(groups)) if 0 <= place - (n << FINE) < len(down)]
-            bits = [down[place - (n << FINE)] & groups[n] for n in near]
+            near = {n: down[place - (n << FINE)] for n in range(len(groups)) if 0 <= place - (n << FINE) < len(down)}
+            if pairs and len(near) == 1:
+                [(n, bit)] = near.items()
+                places.append(groups[n] & (bit | groups[n + 1 if n < len(pairs) else n - 1]))
+                continue
+            bits = [bit & groups[n] for n, bit in near.items()]
             if not below:
-                # NaN selects every group, and any other value at most one.
-                pair = [*near, near[0] - 1 if near[0] else 1][:2] if near and len(groups) > 1 else []
-                bits.append(groups[pair[0]] & groups[pair[1]] if pair else sums.is_nan)
+                bits.append(pairs[min(near)] if near and pairs else sums.is_nan)
             places.append(any_bit(Cat(bits)))
         moved = named("moved", Cat(reversed(places)))
         if below:
