@@ -62,10 +62,13 @@ def _some(m, most, more, less, *, init, name):
     """
     count = Signal(range(most + 1), init=init, name=name)
     is_some = Signal(init=init > 0, name=f"{name}_is_some")
-    m.d.sync += [
-        count.eq(count + more - less),
-        is_some.eq(any_bit(more) | any_bit(count[1:]) | (count[0] & ~less)),
-    ]
+    m.d.sync += is_some.eq(any_bit(more) | any_bit(count[1:]) | (count[0] & ~less))
+    if len(more) == 1:
+        # Both sums are there before it is known which of them counts.
+        with m.If(more ^ less):
+            m.d.sync += count.eq(Mux(more, count + 1, count - 1))
+    else:
+        m.d.sync += count.eq(count + more - less)
     return is_some
 
 
