@@ -3,7 +3,7 @@
 from amaranth import *
 from amaranth.lib import memory, stream, wiring
 from amaranth.lib.wiring import In, Out
-from amaranth.utils import ceil_log2
+from amaranth.utils import bits_for, ceil_log2
 
 from .arith import any_bit
 from .unit import Around, StreamUnit
@@ -115,7 +115,8 @@ class ResultQueue(wiring.Component):
     """A queue that is never asked to hold more than ``depth``: credits elsewhere see to that, so nothing checks.
 
     ``o.valid`` comes from a register, ``o.payload`` from memory that is read where registers say, without a clock. What
-    ``o.ready`` reaches is narrow: each group of payload bits has pointers of its own.
+    ``w_en`` and ``o.ready`` reach is narrow: each group of payload bits has pointers of its own, and the memory, of more words than
+    are ever held, is written in every cycle, where the next result goes.
 
     Members
     -------
@@ -133,12 +134,12 @@ class ResultQueue(wiring.Component):
     def elaborate(self, platform):
         m = Module()
 
-        # Rounding up to a power of two makes the pointers wrap by themselves.
-        depth = 1 << max(1, ceil_log2(self._depth))
+        # A power of two makes the pointers wrap by themselves.
+        depth = 1 << bits_for(self._depth)
         taken = Signal()
         m.d.comb += [
             taken.eq(self.o.valid & self.o.ready),
-            self.o.valid.eq(_some(m, depth, self.w_en, taken, init=0, name="level")),
+            self.o.valid.eq(_some(m, self._depth, self.w_en, taken, init=0, name="level")),
         ]
         given, shown = Value.cast(self.w_data), Value.cast(self.o.payload)
         for n, low in enumerate(range(0, len(given), GROUP)):
@@ -146,7 +147,7 @@ class ResultQueue(wiring.Component):
             m.submodules[f"storage{n}"] = storage = memory.Memory(shape=unsigned(len(part)), depth=depth, init=[])
             write = storage.write_port()
             read = storage.read_port(domain="comb")
-            m.d.comb += [write.data.eq(part), write.en.eq(self.w_en), shown[low:low + GROUP].eq(read.data)]
+            m.d.comb += [write.data.eq(part), write.en.eq(1), shown[low:low + GROUP].eq(read.data)]
             # A tool doesn't see that these are equal to those of another group, as they follow from themselves.
             for name, port, step in ("write_at", write, self.w_en), ("read_at", read, taken):
                 at = Signal(range(depth), name=f"{name}{n}")
@@ -183,8 +184,8 @@ class Streamed(Around, wiring.Component):
         m = Module()
 
         m.submodules.core = core = self._core
-        # A credit is away from the beat's transfer until the cycle after its result's.
-        away = self.latency + 1
+        # A credit is away from the beat's transfer until two cycles after its result's.
+        away = self.latency + 2
         if core.cadence == "blocks":
             away += (core.beats[0] - 1) * core.interval
         credits = -(-away // core.interval)
@@ -196,7 +197,10 @@ class Streamed(Around, wiring.Component):
         done = Signal()
         # A beat that leaves the core without a result gives its credit back there.
         is_lost = Signal()
-        ready = _some(m, credits, delivered + is_lost, accepted, init=credits, name="free")
+        # Through a register, so that no path leads from one side to the other.
+        returned = Signal(2 if core.is_stateful and core.cadence == "some" else 1)
+        m.d.sync += returned.eq(delivered + is_lost)
+        ready = _some(m, credits, returned, accepted, init=credits, name="free")
         if core.interval > 1:
             pause = Signal(range(core.interval))
             m.d.sync += pause.eq(Mux(accepted, core.interval - 1, pause - (pause != 0)))
