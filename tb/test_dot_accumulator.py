@@ -111,14 +111,14 @@ def test_every_depth(verify, parameters):
     {"window": 60}, *(pytest.param(options, marks=pytest.mark.slow) for options in (
         {"accumulation": "fp32_fused"}, {"accumulation": "fp32_chain"}, {"accumulation": "blackwell", "block_size": 2}))])
 def test_each_cut(verify_together, options):
-    """Every number of stages, in one model, with slots enough for the longest loop."""
+    """Every number of stages, in one model, with as many slots as the longest loop needs, and several rounds of these."""
     options = {"block_size": 4, "lanes": 2} | options
     parameters = DotAccumulator(**options).parameters
-    options["slots"] = len(parameters.loop) + 1
+    options["slots"] = -(-(len(parameters.loop) + 1) // parameters.beats)
     count = len(parameters.cuts)
     units = {f"stages{n}": DotAccumulator(**options, stages=n) for n in range(count + 1)}
     assert all(unit.interval == 1 for unit in units.values())
-    verify_together(units, 30, stalls=count)
+    verify_together(units, max(30, 4 * options["slots"]), stalls=count)
 
 
 @pytest.mark.parametrize("parameters", [*itertools.chain(*map(ends, DEPTHS))])

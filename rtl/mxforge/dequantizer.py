@@ -156,10 +156,11 @@ class Dequantizer(Unit):
     from there on all of it is below half of the last place. Only subnormals lose bits, so the rounding carry ends at the
     smallest normal, and no overflow comes of it. FP32 holds every product exactly, and has no rounder.
 
-    A lane adds as many low bits as its exponent has (5 for E4M3), made positive by what the shared number lacks. The upper
-    bits of the sum, and whether it is below 1 or beyond the top, are each one of two shared signals, by the lane's carry.
-    The shift goes by 0 to 3 places, then by groups of 4, one selected; none for zero and Inf, all for NaN, whose mantissa is
-    the AND of two of them.
+    A lane adds as many low bits as its exponent has (5 for E4M3), or the longest shift, made positive by what the shared number
+    lacks. Whether the sum is below 1 or beyond the top is one of two shared signals, by the lane's carry; its upper bits are
+    shared, but for those that the carry changes. The shift goes by 0 to 3 places, then by groups of 4, one selected at most;
+    zero and Inf, without a fraction, aren't moved. NaN selects all groups, so that where nothing is rounded its mantissa is
+    the AND of two of them, if there are two.
 
     Cuts: what the sums say, the result, the normalised elements, the shifted significands; the sums alone, facts picked by
     their carries, the significands moved by 0 to 3 places, the codes as they come, the rounding. Where nothing is rounded there is
@@ -301,7 +302,8 @@ class Dequantizer(Unit):
         down = list(cut("fine", named("fine", Cat(down)), f"fine{lane}"))
         sums = cut("fine", sums, f"sums{lane}")
         groups = sums.groups
-        # NaN selects every group, and any other value at most one. Where nothing is rounded, a NaN's bits are ones by that.
+        # NaN selects every group, and any other value at most one. Where nothing is rounded, a NaN's bits are ones by that, if
+        # there are two groups.
         pairs = [named(f"pair{n}_", groups[n] & groups[n + 1]) for n in range(0 if below else len(groups) - 1)]
         places = []
         for place in range(1, width + below + 1):

@@ -138,11 +138,11 @@ class DotAccumulator(AccumulatingUnit):
     and its rounding in fp32_chain, whose addition takes an integer of 25 bits; in blackwell the products and their largest
     exponent, but not their sum, since the running sum's exponent may be larger and each product is truncated by itself.
 
-    Cuts (``Parameters.cuts``, most useful first) up to the block's sum, ``total`` in exact, are those of
-    :class:`.scaled_dot.ScaledDot`. In exact ``shifted`` and ``placed`` follow, a term moved within a segment and put into one;
-    behind the accumulator ``carries`` and ``resolved``, whether segments pass a carry on, and the number without carries waiting;
-    ``leading``, ``coarse`` and ``fine``, moved by a first, larger and smaller steps until its leading one is at the top;
-    ``normalized``, its exponent code and whether it rounds up.
+    Cuts, which ``Parameters.cuts`` lists most useful first: up to the block's sum, ``total`` in exact, and in FP32 from there
+    on, they are those of :class:`.scaled_dot.ScaledDot`; ``result`` is behind all. In exact ``shifted`` and ``placed`` follow
+    the sum, a term moved within a segment and put into one; behind the accumulator ``carries`` and ``resolved``, whether
+    segments pass a carry on, and the number without carries waiting; ``leading``, ``coarse`` and ``fine``, moved by a first,
+    larger and smaller steps until its leading one is at the top; ``normalized``, its exponent code and whether it rounds up.
     In fp32_chain the block's rounding has those of an addition without C, ``term_...``.
 
     Members

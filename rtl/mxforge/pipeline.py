@@ -87,7 +87,7 @@ class Cuts:
         self._chosen = set(names[:stages])
 
     def __call__(self, cut, value, label="", *, reset_less=True):
-        """``value`` on the far side of ``cut``; ``label`` tells signals of one cut apart."""
+        """``value`` on the far side of ``cut``; ``label`` tells signals of one cut apart. ``reset_less``: without reset."""
         if cut not in self._names:
             raise ValueError(f"cut must be one of {', '.join(self._names)}, not {cut!r}")
         if cut not in self._chosen:
@@ -105,7 +105,7 @@ def across(cut, name, label="{}", /, **values):
 
 
 def through(cut, cuts, value, label, *, reset_less=True):
-    """``value`` on the far side of ``cuts``, one after another."""
+    """``value`` on the far side of ``cuts``, one after another; ``reset_less`` as of :class:`Cuts`."""
     for name in cuts:
         value = cut(name, value, label, reset_less=reset_less)
     return value
@@ -134,7 +134,7 @@ class ResultQueue(wiring.Component):
     def elaborate(self, platform):
         m = Module()
 
-        # A power of two makes the pointers wrap by themselves.
+        # A power of two makes the pointers wrap by themselves. It is more than is held, as there is always a word being written.
         depth = 1 << bits_for(self._depth)
         taken = Signal()
         m.d.comb += [

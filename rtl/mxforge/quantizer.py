@@ -65,7 +65,7 @@ class Quantizer(Unit):
     scale is clamped at the top), and under ``block`` no NaN or Inf comes without a NaN scale.
 
     A block of FP32 or BF16 in one beat, without such logic and rounded to nearest even to a float, is compared and cast at once:
-    bit by bit of the key, without comparators (:class:`BlockCaster`); with many stages by a tree of them (:class:`TreeCaster`).
+    bit by bit of the key, without comparators (:class:`BlockCaster`); from 12 stages on by a tree of them (:class:`TreeCaster`).
 
     Cuts there: each bit of the key, or each level of the tree and each comparison in it; the keys; the scale; the base; five in
     a lane. Elsewhere: the scale; those of the cast; each level of the tree; the keys, with half of the normalising; the base,

@@ -196,8 +196,8 @@ class ScaledAdd:
     whose carry-in is the integer's, and goes into the tail of :func:`round_sum`.
 
     Cuts, most useful first: ``cuts``, of which ``fine_cuts`` are within a step and ``main_cuts`` between two, as of
-    :func:`round_cuts`. Before these, with C, are ``placing`` and ``placed``, where C goes and C there, and ``added``;
-    without C ``moved``, the integer at its place in the window.
+    :func:`round_cuts`. What the data cross before: with C ``placing`` and ``placed``, where C goes and C there, and ``added``, all
+    main ones; without C ``moved``, the integer at its place in the window, a fine one.
     """
     def __init__(self, sum_width, lsb_exponent, target, addend):
         self._sum_width = sum_width

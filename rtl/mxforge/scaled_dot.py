@@ -100,12 +100,12 @@ class ScaledDot(Unit):
     beats the block's products are held (:class:`BlockReplay`) and go on one beat a cycle when the last has come. Blocks
     are counted from reset.
 
-    Cuts (``Parameters.cuts``, most useful first), in the order of the data: ``decoded`` elements; ``partials``, the rows of a
-    product that are still to be added; ``products``; in exact ``aligning`` and ``aligned``, halfway to their places and there; in
-    blackwell ``max1``... and ``place``, the levels that find the largest exponent and what follows from it, then ``aligned``;
-    ``tree1``... and ``sum``; the addition's (:class:`.scaled_add.ScaledAdd`; in blackwell ``added``, with C, and
-    :func:`.scaled_add.round_cuts`); ``result``. A few part the chain into even steps. The last of the list, within an adder's
-    or a shifter's step, leave two or three LUTs between registers.
+    Cuts, which ``Parameters.cuts`` lists most useful first, in the order of the data: ``decoded`` elements; ``partials``, the
+    rows of a product that are still to be added; ``products``; in exact ``aligning`` and ``aligned``, halfway to their places
+    and there; in blackwell ``max1``... and ``place``, the levels that find the largest exponent and what follows from it,
+    then ``aligned``; ``tree1``... and ``sum``; the addition's (:class:`.scaled_add.ScaledAdd`; in blackwell ``added``, with
+    C, and :func:`.scaled_add.round_cuts`); ``result``. The first few part the chain into even steps. With all of them there
+    are two or three LUTs between registers, or the carry chain of an adder.
 
     Members
     -------

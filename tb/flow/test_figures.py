@@ -96,11 +96,11 @@ def test_fast(some):
         "`one_fast`": ("streams", "200"), "`a_fast`": ("bare", "220"), "`b_fast`": ("bare", "200"), "`c_fast`": ("streams", "200")}
     assert list(figures.WORDS["fast_words"](some)) == [
         "`one_fast`: 200.0 MHz, the target of 200 is reached with 0 % to spare.",
-        # 210,000 blocks a second and LUT4 beside 9,273, and beside 4,371.
+        # 210,000 blocks/s per LUT4 beside 9,273, and beside 4,371.
         "`a_fast`: 210.0 MHz, the target of 220 is missed by 4.5 %; "
-        "22.6 times others' blocks a second and LUT4, the target of 4 is reached with 466.2 % to spare.",
+        "22.6 times others' blocks/s per LUT4, the target of 4 is reached with 466.2 % to spare.",
         "`b_fast`: 210.0 MHz, the target of 200 is reached with 5 % to spare; "
-        "48.0 times others' blocks a second and LUT4, the target of 4 is reached with 1,101.0 % to spare.",
+        "48.0 times others' blocks/s per LUT4, the target of 4 is reached with 1,101.0 % to spare.",
         "Not placed and routed as they are now: `c_fast`."]
     assert rows("peers", {})["a dot product"] == ["34.7", "7,938", "4,371", "`scaled_dot`: 17,486"]
 
@@ -157,8 +157,8 @@ def test_lines_through_series(some):
     assert list(figures.WORDS["scaling_words"](some)) == [
         f"{words}: at 0 the line has 67 % of the LUT4 at 1.", f"Not measured is Fmax of {words} 1, 2, 4."]
     some["fmax/scaled_dot_lanes_2"] = speed(125.0, beats=16)
-    # 78,125 a second and LUT4 become 100,000.
-    assert (f"{words}: from 2 to 8 Fmax goes from 125.0 to 100.0 MHz (-20 %), and blocks a second and LUT4 become 1.3 times as "
+    # 78,125 a second per LUT4 become 100,000.
+    assert (f"{words}: from 2 to 8 Fmax goes from 125.0 to 100.0 MHz (-20 %), and blocks/s per LUT4 become 1.3 times as "
             "many.") in figures.WORDS["scaling_words"](some)
     some["area/scaled_dot_lanes_1"]["values"]["ecp5"]["lut4_equivalents"] = 150
     assert rows("fits", some)[words][2] != "0 %"
@@ -177,6 +177,11 @@ def test_lines_leave_other_circuits_out(some):
             "beats": {"i": beats, "o": beats}, "values": {"ecp5": one["values"]["ecp5"] | {"lut4_equivalents": luts}}}
     assert rows("fits", some)[figures.SERIES["quantizer_lanes"][0]] == ["50 + 10.0 x lanes", "4, 8, 16", "0 %", "4, 8, 16"]
     assert [row[4] for row in rows("quantizer_lanes", some).values()] == ["+0.0 %"] * 3 + ["another circuit"]
+    for size, luts in (16, 100), (32, 110), (64, 130):
+        some[f"area/quantizer_block_{size}"] = one | {
+            "beats": {"i": 2, "o": 2}, "values": {"ecp5": one["values"]["ecp5"] | {"lut4_equivalents": luts}}}
+    said = list(figures.WORDS["scaling_words"](some))
+    assert f"{figures.SERIES['quantizer_block'][0]}: from 16 to 64 LUT4 go from 100 to 130 (+30 %)." in said
     del some["area/quantizer_lanes_4"]
     assert figures.fit(figures.series(some, "quantizer_lanes")) is None and rows("quantizer_lanes", some) == {}
 

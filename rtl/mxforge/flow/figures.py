@@ -30,7 +30,7 @@ _TIMES = 25
 _PEERS = {"quantizer": ("a quantizer of 5 stages", 63.5, _BESIDE["quantize32_bf16"]["others"][0]),
           "scaled_dot": ("a dot product", 34.7, _BESIDE["dot32_e4m3"]["others"][0])}
 # What entries that are pipelined throughout aim at, MHz at least: by their ports, or those with the unit; and how many times the
-# blocks a second and LUT4 of others.
+# blocks/s per LUT4 of others.
 _AIMED = {"streams": 200, "bare": 220, "bare scaled_dot": 200}
 _AIMED_TIMES = 4
 # The dequantizers in pairs of lanes, and the multiplier of what comes.
@@ -42,13 +42,13 @@ _GIVEN = {"e8m0": "E8M0 for each block", "fp32": "FP32 for each block", "tensor"
 SCALES = {"e8m0_32": ("E8M0, a byte for 32 values", 32, 1), "fp32_32": ("FP32, for 32 values", 32, 4),
           "fp32_128": ("FP32, for 128 values", 128, 4), "fp32_tensor": ("FP32, for a tensor", None, 4)}
 # What is scaled: words, by what, how many blocks a unit takes for each of its own, and the beats a block that points of the line
-# have at least: a quantizer of whole blocks is another circuit.
+# have at least: a quantizer of whole blocks is another circuit, and a dot product of these adds nothing over beats.
 SERIES = {
     "dequantizer_lanes": ("`dequantizer`, lanes", "lanes", lambda lanes: lanes / 32, 1),
     "quantizer_lanes": ("`quantizer`, BF16, blocks of 32, lanes", "lanes", lambda _: 1, 2),
     "scaled_dot_lanes": ("`scaled_dot`, blocks of 32, no addend, lanes", "lanes", lambda _: 1, 1),
     "quantizer_block": ("`quantizer`, BF16, 8 lanes, block size", "block size", lambda _: 1, 2),
-    "scaled_dot_block": ("`scaled_dot`, 8 lanes, no addend, block size", "block size", lambda _: 1, 1),
+    "scaled_dot_block": ("`scaled_dot`, 8 lanes, no addend, block size", "block size", lambda _: 1, 2),
     "matmul_tile_units": ("`matmul_tile`, blocks of 8, 8 lanes, dot units", "dot units", lambda units: units, 1),
 }
 # Points this near to the line are said to lie on it, in per cent.
@@ -135,7 +135,7 @@ def fast(figures):
         rows.append([f"`{name}`", record["ports"], str(record["latency"]), _shown(luts),
                      _shown(_value(figures, f"area/{name}", "ecp5", "ffs")), _speed(figures, f"fmax/{name}"),
                      _shown(_aim(record)), "-" if rate is None else _shown(rate / luts)])
-    return ["Entry", "Ports", "Latency", "LUT4", "FFs", "Fmax, MHz (of seeds)", "Target", "Blocks a second and LUT4"], rows
+    return ["Entry", "Ports", "Latency", "LUT4", "FFs", "Fmax, MHz (of seeds)", "Target", "Blocks/s per LUT4"], rows
 
 
 def peers(figures):
@@ -144,7 +144,7 @@ def peers(figures):
     for unit, (words, megahertz, luts) in _PEERS.items():
         rate = 1e6 * megahertz / luts
         rows.append([words, _shown(megahertz, 1), _shown(luts), _shown(rate), f"`{unit}`: {_shown(_AIMED_TIMES * rate)}"])
-    return ["Others", "Fmax, MHz", "LUT4", "Blocks a second and LUT4", "Target"], rows
+    return ["Others", "Fmax, MHz", "LUT4", "Blocks/s per LUT4", "Target"], rows
 
 
 def contrast(figures):
@@ -160,7 +160,7 @@ def contrast(figures):
             _pair((_value(figures, f"area/{name}", "ecp5", "depth"), _value(figures, f"area/{name}", "gates", "depth"))),
             _speed(figures, f"fmax/{name}"), _speed(figures, f"fmax/{name}_pipelined"),
             str(figures.get(f"fmax/{name}_pipelined", {}).get("latency", "-"))])
-    return ["Scale, lanes: entry or unit", "LUT4, no DSPs", "LUT4 + DSPs", "NAND2", "Depth: LUTs / gates", "Fmax, combinational",
+    return ["Scale, lanes: entry or unit", "LUT4, no DSPs", "LUT4 + DSPs", "NAND2", "Depth: cells / gates", "Fmax, combinational",
             "Fmax, pipelined", "its latency"], rows
 
 
@@ -211,7 +211,7 @@ def summary(figures):
 
     rows = [row(words, [_value(figures, f"area/{name}", *path) for name in (mine, other)]) for words, path in (
         ("LUT4 (ECP5, no DSPs)", ("ecp5", "lut4_equivalents")), ("NAND2 equivalents", ("gates", "nand2")),
-        ("LUTs on the longest path", ("ecp5", "depth")))]
+        ("LUTs and carry cells on the longest path", ("ecp5", "depth")))]
     dsps = [_value(figures, f"dsp/{name}", "ecp5", "dsps") for name in (mine, other)]
     rows.append(["DSPs, where they may be used", *map(_shown, dsps), ""])
     speeds = [_value(figures, f"fmax/{name}_pipelined", "median") for name in (mine, other)]
@@ -277,7 +277,7 @@ def _scaled(key):
                          _shown(luts / point["x"], 1), _shown(point["fmax"], 1), _shown(rate and rate / 1e6, 1),
                          _shown(rate and rate / luts)])
         return [by, "latency", "LUT4", "LUT RAMs", "FFs", "off the line", f"LUT4 / {by}", "Fmax, MHz", "M blocks/s",
-                "blocks/s and LUT4"], rows
+                "blocks/s per LUT4"], rows
     table.__doc__ = f"Area, Fmax and throughput: {SERIES[key][0]}."
     return table
 
@@ -330,7 +330,7 @@ def fast_words(figures):
         if record["unit"] in _PEERS:
             _, megahertz, luts = _PEERS[record["unit"]]
             times = _per_second(figures, name) / _areas(figures, name)[0] / (1e6 * megahertz / luts)
-            said.append(_held_to(times, _AIMED_TIMES, "times others' blocks a second and LUT4", True))
+            said.append(_held_to(times, _AIMED_TIMES, "times others' blocks/s per LUT4", True))
         yield f"`{name}`: {'; '.join(said)}."
     left = [f"`{name}`" for name in _fast(figures) if f"fmax/{name}" not in figures]
     if left:
@@ -340,17 +340,22 @@ def fast_words(figures):
 def scaling_words(figures):
     """What the lines have at 0, and what was measured of Fmax."""
     missing = []
-    for key, (words, *_) in SERIES.items():
+    for key, (words, by, *_) in SERIES.items():
         points = series(figures, key)
         if line := fit(points):
-            first = next(point for point in points if point["is_on_line"])
-            yield f"{words}: at 0 the line has {100 * line[0] / first['luts']:.0f} % of the LUT4 at {first['x']}."
+            first, *_, last = (point for point in points if point["is_on_line"])
+            if by == "block size":
+                # Blocks of no size share nothing.
+                yield (f"{words}: from {first['x']} to {last['x']} LUT4 go from {first['luts']:,} to {last['luts']:,} "
+                       f"({100 * last['luts'] / first['luts'] - 100:+.0f} %).")
+            else:
+                yield f"{words}: at 0 the line has {100 * line[0] / first['luts']:.0f} % of the LUT4 at {first['x']}."
         placed = [point for point in points if point["fmax"]]
         if len(placed) > 1:
             first, last = placed[0], placed[-1]
             fmax, rate = (last["fmax"] / first["fmax"], last["rate"] / last["luts"] / (first["rate"] / first["luts"]))
             yield (f"{words}: from {first['x']} to {last['x']} Fmax goes from {first['fmax']:.1f} to {last['fmax']:.1f} MHz "
-                   f"({100 * fmax - 100:+.0f} %), and blocks a second and LUT4 become {rate:.1f} times as many.")
+                   f"({100 * fmax - 100:+.0f} %), and blocks/s per LUT4 become {rate:.1f} times as many.")
         if unplaced := [str(point["x"]) for point in points if not point["fmax"]]:
             missing.append(f"{words} {', '.join(unplaced)}")
     if missing:

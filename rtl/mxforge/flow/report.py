@@ -296,7 +296,7 @@ def _scaling_picture(measured):
         for axes, values in (row[1], [point["fmax"] for point in placed]), (row[2], rates):
             axes.plot([point["x"] for point in placed], values, linewidth=1.2, marker="o", markersize=4, color=_COLOURS["mx"])
             axes.set_visible(bool(placed))
-        for axes, words in zip(row, ("LUT4", "Fmax, MHz", "blocks/s and LUT4"), strict=True):
+        for axes, words in zip(row, ("LUT4", "Fmax, MHz", "blocks/s per LUT4"), strict=True):
             axes.set_ylim(0)
             axes.set_ylabel(words)
             axes.set_xlabel(figures.SERIES[key][1])
@@ -305,7 +305,7 @@ def _scaling_picture(measured):
             axes.grid(axis="y")
     return _picture(
         figure, "scaling", "How units scale",
-        "LUT4, Fmax and blocks a second and LUT4 on ECP5 of bare cores with all their pipeline cuts; the lines are least squares, "
+        "LUT4, Fmax and blocks/s per LUT4 on ECP5 of bare cores with all their pipeline cuts; the lines are least squares, "
         "hollow points are other circuits, which they leave out. Fmax is the median of place and route with several seeds.")
 
 
