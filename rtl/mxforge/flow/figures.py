@@ -41,8 +41,9 @@ _GIVEN = {"e8m0": "E8M0 for each block", "fp32": "FP32 for each block", "tensor"
 # Ways to keep scales: by key of the figures, words, values a scale, bytes a scale.
 SCALES = {"e8m0_32": ("E8M0, a byte for 32 values", 32, 1), "fp32_32": ("FP32, for 32 values", 32, 4),
           "fp32_128": ("FP32, for 128 values", 128, 4), "fp32_tensor": ("FP32, for a tensor", None, 4)}
-# What is scaled: words, by what, as how many blocks each of a unit's is counted (blocks of other sizes as parts of 32 values), and
-# the beats a block that points of the line have at least: a quantizer of whole blocks is another circuit, and a dot product of these adds nothing over beats.
+# What is scaled: words, by what, as how many blocks each of a unit's is counted (of other sizes as parts of 32 values), and the
+# beats a block that points of the line have at least: a quantizer of whole blocks is another circuit, and a dot product of these
+# adds nothing over beats.
 SERIES = {
     "dequantizer_lanes": ("`dequantizer`, lanes", "lanes", lambda lanes: lanes / 32, 1),
     "quantizer_lanes": ("`quantizer`, BF16, blocks of 32, lanes", "lanes", lambda _: 1, 2),
