@@ -131,8 +131,8 @@ def test_ten_million_blocks(verify, source, element):
      "nan_policy must be block for e3m2, which has no NaN, not 'element'"),
     ({"element": "e2m1", "overflow": "ieee"}, ValueError, "overflow must be saturate for e2m1, which has no NaN, not 'ieee'"),
     ({"scale_rule": "ocp"}, ValueError, "scale_rule must be one of rceil, floor, ceil, even, floor_plus_1, unit, not 'ocp'"),
-    ({"stages": 19}, ValueError, r"stages must be 0 to 18 \(level_7, base, level_3, .*\), not 19"),
-    ({"scale_rule": "floor_plus_1", "stages": 19}, ValueError, r"stages must be 0 to 18 \(level_7, .*\), not 19"),
+    ({"stages": 19}, ValueError, r"stages must be 0 to 18 \(keys, level_1, level_2, .*\), not 19"),
+    ({"scale_rule": "floor_plus_1", "stages": 19}, ValueError, r"stages must be 0 to 18 \(keys, level_1, .*\), not 19"),
     ({"scale_rule": "floor", "stages": 13}, ValueError, r"stages must be 0 to 12 \(scale, shifted, level_2, .*\), not 13"),
     ({"stages": 1.0}, TypeError, "stages must be an integer, not 1.0"),
 ])
