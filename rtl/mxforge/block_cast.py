@@ -5,7 +5,7 @@ from amaranth.utils import ceil_log2
 
 from .arith import any_bit, normalize
 from .formats import E8M0
-from .pipeline import across, wait
+from .pipeline import across, through, wait
 
 __all__ = ["BlockCaster", "TreeCaster"]
 
@@ -69,9 +69,7 @@ class BlockCaster:
 
         codes = [self._code(m, cut, held, lane) for lane in range(len(values))]
         scale = held["scale"]
-        for name in self.LANE_CUTS:
-            scale = cut(name, scale, "scale")
-        return scale, codes
+        return through(cut, self.LANE_CUTS, scale, "scale"), codes
 
     def _compare(self, m, cut, values):
         """``(largest, held)``: the largest key, and by names what else there is then.
@@ -328,9 +326,7 @@ class TreeCaster(BlockCaster):
         m.d.comb += base.eq(self._base(scale))
         held |= {"base": cut("base", base), "is_nan": cut("base", scale == E8M0.nan_code, "is_nan")}
         codes = [self._code(m, cut, held, lane) for lane in range(count)]
-        for name in ("base", *self.LANE_CUTS):
-            scale = cut(name, scale, "scale")
-        return scale, codes
+        return through(cut, ("base", *self.LANE_CUTS), scale, "scale"), codes
 
     def _crossed(self, cut, name, key, n):
         """Key ``n`` on the far side of a cut; every other one as the complement that the next comparison adds."""

@@ -9,7 +9,7 @@ from .arith import exchange, tree_max
 from .block_amax import level_cuts
 from .element_cast import RANDOM_WIDTH, Caster
 from .formats import E8M0, ELEMENTS, WIDES
-from .pipeline import Cuts, burst, delay
+from .pipeline import Cuts, burst, delay, through
 from .quantizer import decoded_lanes, rule_and_caster
 from .scale_select import SCALE_RULES
 from .unit import Unit
@@ -129,8 +129,7 @@ class DualQuantizer(Unit):
         column = delay(m, reading[:-1], casting, name="column")
         row = self._rows(m, cut, rule, caster, keys, decoded, written, column)
         place = delay(m, column, 1, name="place")
-        for name in Caster.CUTS:
-            column_scale = cut(name, column_scale, "column_scale")
+        column_scale = through(cut, Caster.CUTS, column_scale, "column_scale")
         m.d.comb += [
             Cat(self.o.row_scales, self.o.row_elements).eq(row),
             self.o.column_scales.eq(column_scale),
@@ -179,8 +178,7 @@ class DualQuantizer(Unit):
         shared = cut("scale", caster.share(m, scale), "row_shared")
         decoded = cut("scale", decoded, "decoded")
         codes = [caster.encode(m, cut, shared, value, f"row{lane}") for lane, value in enumerate(decoded)]
-        for name in ("scale", *Caster.CUTS):
-            scale = cut(name, scale, "row_scale")
+        scale = through(cut, ("scale", *Caster.CUTS), scale, "row_scale")
 
         m.submodules.rows = storage = memory.Memory(shape=len(Cat(scale, *codes)), depth=p.block_size, init=[])
         write = storage.write_port()

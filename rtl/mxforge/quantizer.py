@@ -11,7 +11,7 @@ from .block_amax import level_cuts, magnitude_of, running_max
 from .block_cast import BlockCaster, TreeCaster
 from .element_cast import RANDOM_WIDTH, Caster
 from .formats import E8M0, ELEMENTS, WIDES, IntegerFormat
-from .pipeline import Cuts, burst, delay
+from .pipeline import Cuts, burst, delay, through
 from .scale_select import SCALE_RULES, ScaleRule
 from .unit import Unit
 
@@ -178,9 +178,7 @@ class Quantizer(Unit):
         scale = cut("base", scale, "scale")
         for lane in range(p.lanes):
             m.d.comb += self.o.elements[lane].eq(caster.encode(m, cut, shared, waiting[lane], f"element{lane}"))
-        for name in Caster.CUTS:
-            scale = cut(name, scale, "scale")
-        m.d.comb += self.o.scale.eq(scale)
+        m.d.comb += self.o.scale.eq(through(cut, Caster.CUTS, scale, "scale"))
 
         return m
 
