@@ -288,13 +288,14 @@ def _scaling_picture(measured):
         x = [point["x"] for point in points]
         row[0].plot([*off], [start + slope * one for one in off], color=_COLOURS["muted"], linewidth=1)
         for point in points:
-            row[0].plot(point["x"], point["luts"], marker="o", markersize=4, color=_COLOURS["mx"],
+            row[0].plot(point["x"], point["luts"], marker="o", markersize=4, color=_COLOURS["mx"], clip_on=False,
                         markerfacecolor=_COLOURS["mx" if point["is_on_line"] else "page"])
         row[0].set_title(figures.SERIES[key][0].replace("`", "").rpartition(",")[0])
         placed = [point for point in points if point["fmax"] is not None]
         rates = [point["rate"] / point["luts"] for point in placed]
         for axes, values in (row[1], [point["fmax"] for point in placed]), (row[2], rates):
-            axes.plot([point["x"] for point in placed], values, linewidth=1.2, marker="o", markersize=4, color=_COLOURS["mx"])
+            axes.plot([point["x"] for point in placed], values, linewidth=1.2, marker="o", markersize=4, color=_COLOURS["mx"],
+                      clip_on=False)
             axes.set_visible(bool(placed))
         for axes, words in zip(row, ("LUT4", "Fmax, MHz", "blocks/s per LUT4"), strict=True):
             axes.set_ylim(0)
