@@ -199,7 +199,7 @@ class BlockCaster:
         # A leader's place is the sum, a second's is one window less: in reach if its sign agrees, or disagrees.
         is_split = place[-1] ^ place[-2]
         is_valid = Signal(name=f"is_valid{lane}")
-        m.d.comb += is_valid.eq(Mux(value.pop("is_leader"), ~is_split, value.pop("is_second") & is_split))
+        m.d.comb += is_valid.eq((value.pop("is_leader") & ~is_split) | (value.pop("is_second") & is_split))
         return Cat(is_valid & ~place[-2], is_valid & place[2:-1].all())
 
     def _locate(self, m, value, lane):
