@@ -112,8 +112,10 @@ class Caster:
         ]
         return shared
 
-    def encode(self, m, cut, shared, decoded, name):
-        """The element code of a decoded value, with the cuts ``CUTS``."""
+    def encode(self, m, cut, shared, decoded, name, placed=lambda value, label: value):
+        """The element code of a decoded value, with the cuts ``CUTS``; ``placed`` may register what crosses between the finding of
+        its places and the shifter.
+        """
         element = self._element
         guard_width, kept_width = self._guard_width, self._kept_width
         exponents, bases = self._exponents, self._bases
@@ -136,6 +138,9 @@ class Caster:
             is_large.eq(~above[-1] & decoded.window[-1] & ~is_nan),
             places.eq(Mux(is_large, 0, ~above[:self._places_width])),
         ]
+        above, decoded, is_nan, is_large, is_tiny, places = (placed(value, f"{name}_{label}") for value, label in (
+            (above, "above"), (decoded, "decoded"), (is_nan, "is_nan"), (is_large, "is_large"), (is_tiny, "is_tiny"),
+            (places, "places")))
         width = kept_width + guard_width
         padding = width - len(decoded.window)
         moved, lost = shift_right_sticky(m, Cat(C(0, padding), decoded.window), places)
@@ -192,7 +197,13 @@ class Caster:
         if not (self.can_overflow or self.has_specials):
             return Cat(magnitude, rounded.sign)
         is_over = Signal(name=f"{name}_is_over")
-        m.d.comb += is_over.eq(~rounded.is_nan & (rounded.is_over | (rounded.code > element.max_code)))
+        # The code above the largest is ones, but for its mantissa or the last bit: no comparator is needed.
+        beyond = element.max_code + 1
+        is_beyond = rounded.code[-1]
+        if beyond < 1 << element.width - 1:
+            lowest = (beyond & -beyond).bit_length() - 1
+            is_beyond = is_beyond | rounded.code[lowest:-1].all()
+        m.d.comb += is_over.eq(~rounded.is_nan & (rounded.is_over | is_beyond))
         beyond_code = element.inf_code if element.has_inf else element.nan_code
         over_code = element.max_code if self._overflow == "saturate" else beyond_code
         sign = rounded.sign
