@@ -194,7 +194,7 @@ def test_an_operator_is_bare_by_its_name(mxforge, tmp_path):
     assert list(manifest["ports"]) == ["i", "o"] and manifest["command"] == "mxforge emit fp32_multiplier --bare"
     fast = tmp_path / "fp32_multiplier_fast"
     command = json.loads((fast / "fp32_multiplier_fast.json").read_text())["command"]
-    assert command == "mxforge emit fp32_multiplier --stages 8 --lanes 2 --streams --name fp32_multiplier_fast"
+    assert command == "mxforge emit fp32_multiplier --stages 19 --product rows --lanes 2 --streams --name fp32_multiplier_fast"
     assert mxforge(*command.split()[1:], "-o", "again")[0] == 0
     assert (tmp_path / "again/fp32_multiplier_fast.v").read_bytes() == (fast / "fp32_multiplier_fast.v").read_bytes()
 

@@ -2,20 +2,22 @@
 import golden_reference as reference
 import numpy as np
 import pytest
-from depths import depths, ends
+from depths import depths_of, ends
 
 import mxgolden.fp32_multiplier
 from mxbench.bench import compare
 from mxbench.stimulus import fp32_multiplier as stimulus
 from mxforge.fp32_multiplier import FP32Multiplier
+from mxforge.multiply import Multiplier
 from mxforge.pipeline import Streamed
 
-DEPTHS = depths(len(FP32Multiplier.CUTS))
+DEPTHS = depths_of(FP32Multiplier.Parameters, "product", Multiplier.PRODUCTS)
+ENDS = [case for product in Multiplier.PRODUCTS for case in ends([case for case in DEPTHS if case.values[0] == product])]
 
 
-@pytest.mark.parametrize(("lanes", "stages"), [(1, 0), (4, 8)])
-def test_bench(simulate, lanes, stages):
-    simulate(Streamed(FP32Multiplier(lanes=lanes, stages=stages)), "fp32_multiplier")
+@pytest.mark.parametrize(("product", "lanes", "stages"), [("operator", 1, 0), ("operator", 4, 8), ("rows", 2, 19)])
+def test_bench(simulate, product, lanes, stages):
+    simulate(Streamed(FP32Multiplier(product=product, lanes=lanes, stages=stages)), "fp32_multiplier")
 
 
 def by_numpy(a, b):
@@ -44,16 +46,17 @@ def every_pair_of_exponents(rng, rounds):
             "b": np.stack([b | mantissas(j) | signs() for _, j in pairs], axis=1)}
 
 
-def test_every_pair_of_exponents(play, verified):
+@pytest.mark.parametrize("product", Multiplier.PRODUCTS)
+def test_every_pair_of_exponents(play, verified, product):
     inputs = every_pair_of_exponents(np.random.default_rng(1), 1)
     lanes = inputs["a"].shape[1]
     wanted = {"products": by_numpy(inputs["a"], inputs["b"])}
     compare(mxgolden.fp32_multiplier.expected({"lanes": lanes}, inputs), wanted, inputs)
     inputs = {name: array.reshape(-1, 5) for name, array in inputs.items()}
-    got = play(Streamed(FP32Multiplier(lanes=5, stages=4)), "fp32_multiplier", inputs)
+    got = play(Streamed(FP32Multiplier(product=product, lanes=5, stages=4)), "fp32_multiplier", inputs)
     compare(got, {"products": wanted["products"].reshape(-1, 5)}, inputs)
     verified("fp32_multiplier", values=got["products"].size,
-             exhausted=f"all 65,536 pairs of exponents, with {lanes} pairs of mantissas each")
+             exhausted=f"{product}: all 65,536 pairs of exponents, with {lanes} pairs of mantissas each")
 
 
 def test_golden_is_numpys_and_that_of_fractions():
@@ -96,37 +99,41 @@ def test_by_hand(play, a, b, product):
     compare(play(FP32Multiplier(), "fp32_multiplier", inputs), wanted, inputs)
 
 
-@pytest.mark.parametrize("stages", DEPTHS)
-def test_every_depth(verify, stages):
-    unit = FP32Multiplier(lanes=2, stages=stages)
+@pytest.mark.parametrize(("product", "stages"), DEPTHS)
+def test_every_depth(verify, product, stages):
+    unit = FP32Multiplier(product=product, lanes=2, stages=stages)
     verify(unit, 20_000, stalls=stages)
     hits = verify(unit, 200_000)
     assert all(hits.values()), hits
 
 
-@pytest.mark.parametrize("stages", ends(DEPTHS))
-def test_bare_core(verify, stages):
-    verify(FP32Multiplier(lanes=2, stages=stages), 20_000, streamed=False)
+@pytest.mark.parametrize(("product", "stages"), ENDS)
+def test_bare_core(verify, product, stages):
+    verify(FP32Multiplier(product=product, lanes=2, stages=stages), 20_000, streamed=False)
 
 
 @pytest.mark.slow
-def test_a_hundred_million(verify):
+@pytest.mark.parametrize("product", Multiplier.PRODUCTS)
+def test_a_hundred_million(verify, product):
     for part in range(25):
-        verify(FP32Multiplier(lanes=4, stages=3), 1_000_000 + part)
+        verify(FP32Multiplier(product=product, lanes=4, stages=3), 1_000_000 + part)
 
 
 @pytest.mark.slow
-def test_many_mantissas_of_every_pair_of_exponents(play):
+@pytest.mark.parametrize("product", Multiplier.PRODUCTS)
+def test_many_mantissas_of_every_pair_of_exponents(play, product):
     for seed in range(8):
         inputs = every_pair_of_exponents(np.random.default_rng(100 + seed), 1)
         wanted = {"products": by_numpy(inputs["a"], inputs["b"])}
-        compare(play(FP32Multiplier(lanes=25, stages=3), "fp32_multiplier", inputs), wanted, inputs)
+        compare(play(FP32Multiplier(product=product, lanes=25, stages=3), "fp32_multiplier", inputs), wanted, inputs)
 
 
 @pytest.mark.parametrize(("values", "error", "message"), [
     ({"lanes": 0}, ValueError, "lanes must be 1 to 1024, not 0"),
     ({"lanes": 2.0}, TypeError, "lanes must be an integer, not 2.0"),
-    ({"stages": 9}, ValueError, r"stages must be 0 to 8 \(product, shifted, .*\), not 9"),
+    ({"product": "booth"}, ValueError, "product must be one of operator, rows, not 'booth'"),
+    ({"stages": 17}, ValueError, r"stages must be 0 to 16 \(product, shifted, .*\), not 17"),
+    ({"product": "rows", "stages": 20}, ValueError, r"stages must be 0 to 19 \(product, shifted, .*\), not 20"),
 ])
 def test_refuses(values, error, message):
     with pytest.raises(error, match=message):

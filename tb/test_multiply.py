@@ -25,6 +25,7 @@ def small(monkeypatch):
         monkeypatch.setitem(reference.NAN, name, fmt.nan_code)
 
 
+@pytest.mark.parametrize("kind", Multiplier.PRODUCTS)
 @pytest.mark.parametrize(("a", "b", "target", "overflow"), [
     ("s133", "s133", "s133", "inf"),
     ("s133", "s142", "s132", "saturate"),
@@ -34,12 +35,15 @@ def small(monkeypatch):
     ("s151", "s133", "s151", "inf"),
     ("s151", "s151", "s133", "inf"),
 ])
-def test_every_product(small, a, b, target, overflow):
+def test_every_product(small, a, b, target, overflow, kind):
     a, b, target = SMALL[a], SMALL[b], SMALL[target]
     m = Module()
     a_code, b_code, code = Signal(a.width), Signal(b.width), Signal(target.width)
     raws = decode(m, a_code, a, "a"), decode(m, b_code, b, "b")
-    m.d.comb += code.eq(Multiplier(a, b, target, overflow).result(m, Cuts(m, Multiplier.CUTS, 0), *raws, "product"))
+    multiplier = Multiplier(a, b, target, overflow, kind)
+    cut = Cuts(m, multiplier.cuts, 0)
+    b_factor, = multiplier.factors(m, cut, raws[1], "b_factor")
+    m.d.comb += code.eq(multiplier.result(m, cut, raws[0], b_factor, "product"))
     wrong = []
 
     async def bench(ctx):
@@ -63,3 +67,14 @@ def test_every_product(small, a, b, target, overflow):
     (FP32, FP32, FP32, 5), (BF16, FP32, FP32, 5), (FP16, FP32, FP32, 5), (E4M3, FP32, BF16, 5), (E5M2, FP32, FP16, 4)])
 def test_steps_of_the_shifter(a, b, target, steps):
     assert Multiplier(a, b, target)._steps == steps
+
+
+def test_cuts_are_those_of_the_formats():
+    path = Multiplier(FP32, FP32, FP32, product="rows", lanes=5).path
+    assert set(path) == set(Multiplier.CUTS)
+    # Two partial products of an operator have one sum, two rows as well; four steps of the shifter have no third cut.
+    assert set(path) - set(Multiplier(E4M3, FP32, FP32, lanes=4).path) == {"copies", "multiples", "sums_1", "sums_2", "sums_3"}
+    assert set(path) - set(Multiplier(E5M2, FP32, FP16, product="rows", lanes=9).path) == {"near", "sums_1", "sums_2", "sums_3"}
+    for product in Multiplier.PRODUCTS:
+        multiplier = Multiplier(BF16, FP32, FP32, product=product)
+        assert sorted(multiplier.cuts) == sorted(multiplier.path)

@@ -4,13 +4,14 @@ import itertools
 import golden_reference as reference
 import numpy as np
 import pytest
-from depths import depths, ends
+from depths import depths_of, ends
 from side_by_side import SideBySide
 
 import mxgolden.tensor_dequantizer
 from mxbench.bench import compare
 from mxbench.stimulus import tensor_dequantizer as stimulus
 from mxforge.formats import WIDES
+from mxforge.multiply import Multiplier
 from mxforge.pipeline import Streamed
 from mxforge.tensor_dequantizer import TensorDequantizer
 from mxforge.tensor_quantizer import FP8
@@ -22,6 +23,7 @@ CHOICES = list(itertools.product(FP8, WIDES))
     {"lanes": 8, "stages": 2},
     {"element": "e5m2", "target": "fp16", "overflow": "saturate", "lanes": 3, "stages": 8},
     {"target": "bf16", "multiplier": "trimmed", "lanes": 1},
+    {"multiplier": "trimmed", "product": "rows", "lanes": 9, "stages": 17},
 ])
 def test_bench(simulate, options):
     simulate(Streamed(TensorDequantizer(**options)), "tensor_dequantizer")
@@ -38,31 +40,31 @@ def test_volume(verify, element, target, overflow):
     assert all(hits.values()), hits
 
 
-DEPTHS = depths(len(TensorDequantizer.CUTS))
+OF_DEPTHS = {"element": "e5m2", "target": "bf16", "lanes": 5}
+DEPTHS = [pytest.param(multiplier, *case.values, marks=case.marks) for multiplier in ("fp32", "trimmed")
+          for case in depths_of(TensorDequantizer.Parameters, "product", Multiplier.PRODUCTS, multiplier=multiplier, **OF_DEPTHS)]
 
 
-@pytest.mark.parametrize("multiplier", ["fp32", "trimmed"])
-@pytest.mark.parametrize("stages", DEPTHS)
-def test_every_depth(verify, multiplier, stages):
-    unit = TensorDequantizer(element="e5m2", target="bf16", multiplier=multiplier, lanes=3, stages=stages)
+@pytest.mark.parametrize(("multiplier", "product", "stages"), DEPTHS)
+def test_every_depth(verify, multiplier, product, stages):
+    unit = TensorDequantizer(multiplier=multiplier, product=product, stages=stages, **OF_DEPTHS)
     verify(unit, 20_000)
     verify(unit, 20_000, stalls=stages)
 
 
-@pytest.mark.parametrize("multiplier", ["fp32", "trimmed"])
-@pytest.mark.parametrize("stages", ends(DEPTHS))
-def test_bare_core(verify, multiplier, stages):
-    unit = TensorDequantizer(element="e5m2", target="bf16", multiplier=multiplier, lanes=3, stages=stages)
+@pytest.mark.parametrize(("multiplier", "product", "stages"), ends(DEPTHS))
+def test_bare_core(verify, multiplier, product, stages):
+    unit = TensorDequantizer(multiplier=multiplier, product=product, stages=stages, **OF_DEPTHS)
     verify(unit, 20_000, streamed=False)
 
 
 @pytest.mark.parametrize("element", FP8)
 def test_every_code(play, verified, element):
-    """All codes under factors of every exponent, for all targets, overflows and multipliers at once."""
+    """All codes under factors of every exponent, for all targets, overflows, multipliers and products at once."""
+    choices = itertools.product(WIDES, ("inf", "saturate"), ("fp32", "trimmed"), Multiplier.PRODUCTS)
     units = {
-        f"{target}_{overflow}_{multiplier}": TensorDequantizer(
-            element=element, target=target, overflow=overflow, multiplier=multiplier, lanes=1)
-        for target, overflow, multiplier in itertools.product(WIDES, ("inf", "saturate"), ("fp32", "trimmed"))}
+        "_".join(names): TensorDequantizer(element=element, lanes=1, **dict(zip(
+            ("target", "overflow", "multiplier", "product"), names, strict=True))) for names in choices}
     rng = np.random.default_rng(7)
     exponents = np.arange(256, dtype=np.uint32) << 23
     kept = rng.integers(12, 24, 256)
@@ -119,7 +121,9 @@ def test_ten_million_beats(verify, element, target):
     ({"overflow": "ieee"}, ValueError, "overflow must be one of inf, saturate, not 'ieee'"),
     ({"multiplier": True}, TypeError, "multiplier must be a name, not True"),
     ({"lanes": 0}, ValueError, "lanes must be 1 to 1024, not 0"),
-    ({"stages": 9}, ValueError, r"stages must be 0 to 8 \(product, shifted, .*\), not 9"),
+    ({"stages": 18}, ValueError, r"stages must be 0 to 17 \(product, shifted, .*\), not 18"),
+    ({"multiplier": "trimmed", "product": "rows", "stages": 18}, ValueError, r"stages must be 0 to 17 \(product, .*\), not 18"),
+    ({"lanes": 4, "stages": 17}, ValueError, r"stages must be 0 to 16 \(product, shifted, .*\), not 17"),
 ])
 def test_refuses(values, error, message):
     with pytest.raises(error, match=message):

@@ -4,17 +4,18 @@ import itertools
 import golden_reference as reference
 import numpy as np
 import pytest
-from depths import depths, ends
+from depths import depths_of, ends
 
 import mxgolden.tensor_quantizer
 from mxbench.bench import compare
 from mxbench.stimulus import tensor_quantizer as stimulus
 from mxforge.formats import WIDES
+from mxforge.multiply import Multiplier
 from mxforge.pipeline import Streamed
 from mxforge.tensor_quantizer import FP8, TensorQuantizer
 
 CHOICES = list(itertools.product(WIDES, FP8, ("saturate", "ieee")))
-DEPTHS = depths(len(TensorQuantizer.CUTS))
+DEPTHS = depths_of(TensorQuantizer.Parameters, "product", Multiplier.PRODUCTS, source="fp16", lanes=5)
 
 
 @pytest.mark.parametrize("options", [
@@ -28,26 +29,29 @@ def test_bench(simulate, options):
 
 @pytest.mark.parametrize(("source", "element", "overflow"), CHOICES)
 def test_volume(verify, source, element, overflow):
-    hits = verify(TensorQuantizer(source=source, element=element, overflow=overflow, lanes=4, stages=2), 100_000)
+    product = "rows" if overflow == "ieee" else "operator"
+    unit = TensorQuantizer(source=source, element=element, overflow=overflow, product=product, lanes=4, stages=2)
+    hits = verify(unit, 100_000)
     assert all(hits.values()), hits
 
 
-@pytest.mark.parametrize("stages", DEPTHS)
-def test_every_depth(verify, stages):
-    unit = TensorQuantizer(source="fp16", element="e5m2", overflow="ieee", lanes=5, stages=stages)
+@pytest.mark.parametrize(("product", "stages"), DEPTHS)
+def test_every_depth(verify, product, stages):
+    unit = TensorQuantizer(source="fp16", element="e5m2", overflow="ieee", product=product, lanes=5, stages=stages)
     verify(unit, 20_000)
     verify(unit, 20_000, stalls=stages)
 
 
-@pytest.mark.parametrize("stages", ends(DEPTHS))
-def test_bare_core(verify, stages):
-    verify(TensorQuantizer(source="fp16", element="e5m2", overflow="ieee", lanes=5, stages=stages), 20_000, streamed=False)
+@pytest.mark.parametrize(("product", "stages"), ends(DEPTHS))
+def test_bare_core(verify, product, stages):
+    unit = TensorQuantizer(source="fp16", element="e5m2", overflow="ieee", product=product, lanes=5, stages=stages)
+    verify(unit, 20_000, streamed=False)
 
 
-@pytest.mark.parametrize(("lanes", "stages"), [(1, 12), (2, 1), (64, 7)])
+@pytest.mark.parametrize(("lanes", "stages"), [(1, 12), (2, 1), (64, 7), (64, 24)])
 def test_one_lane_and_many(verify, lanes, stages):
-    """The tree of maxima has no level, one, and six of the path's."""
-    hits = verify(TensorQuantizer(source="bf16", lanes=lanes, stages=stages), 50_000)
+    """The tree of maxima has no level, one, and six, in which steps share a stage and have one each."""
+    hits = verify(TensorQuantizer(source="bf16", product="rows", lanes=lanes, stages=stages), 50_000)
     assert all(hits.values()), hits
 
 
@@ -117,7 +121,7 @@ def test_ten_million_beats(verify, source, element):
     ({"source": "fp8"}, ValueError, "source must be one of fp32, bf16, fp16, not 'fp8'"),
     ({"overflow": "inf"}, ValueError, "overflow must be one of saturate, ieee, not 'inf'"),
     ({"lanes": 1025}, ValueError, "lanes must be 1 to 1024, not 1025"),
-    ({"stages": 13}, ValueError, r"stages must be 0 to 12 \(product, result, .*\), not 13"),
+    ({"stages": 24}, ValueError, r"stages must be 0 to 23 \(product, result, .*\), not 24"),
 ])
 def test_refuses(values, error, message):
     with pytest.raises(error, match=message):

@@ -23,8 +23,10 @@ class FP32Multiplier(Unit):
 
     Design: a product of 24 by 24 bits, one shifter and one rounding adder behind it (:class:`.multiply.Multiplier`).
 
-    Cuts: the product; the shifted product; the shifter, half way; partial products, from where on the product is a sum of four
-    of 12 by 12 bits; the rounded number; the shifter's last step; the operands; the result.
+    Cuts: the product; the shifted product; the shifter, after two steps; partial products, from where on an operator's product is a
+    sum of four of 12 by 12 bits; the rounded number; the shifter's last step but one; the operands; the result. And, for a clock
+    as fast as that of exponent adders, cuts between what a step of the shifter finds and what it moves, behind the other steps,
+    what they start from, the finding of overflow, and each level of the sum of partial products or of rows.
 
     Members
     -------
@@ -33,16 +35,20 @@ class FP32Multiplier(Unit):
 
     Latency is ``stages``; one beat a cycle.
     """
-    CUTS = "product", "shifted", "coarse", "partials", "rounded", "fine", "operands", "result"
     is_operator = True
 
     @dataclass(frozen=True, kw_only=True)
     class Parameters(parameters.Parameters):
+        product: str = parameters.choice("operator", Multiplier.PRODUCTS, "Left to synthesis and DSPs, or a sum of rows.")
         lanes: int = parameters.integer(1, 1, 1024, "Products a cycle.")
 
         @property
+        def lane_multiplier(self):
+            return Multiplier(FP32, FP32, FP32, product=self.product)
+
+        @property
         def cuts(self):
-            return FP32Multiplier.CUTS
+            return self.lane_multiplier.cuts
 
         def __post_init__(self):
             super().__post_init__()
@@ -58,10 +64,9 @@ class FP32Multiplier(Unit):
         p = self.parameters
         cut = Cuts(m, p.cuts, p.stages)
 
-        multiplier = Multiplier(FP32, FP32, FP32)
         for lane in range(p.lanes):
             a = decode(m, self.i.a[lane], FP32, f"a{lane}")
-            b = decode(m, self.i.b[lane], FP32, f"b{lane}")
-            m.d.comb += self.o.products[lane].eq(multiplier.result(m, cut, a, b, f"product{lane}"))
+            b, = p.lane_multiplier.factors(m, cut, decode(m, self.i.b[lane], FP32, f"b{lane}"), f"product{lane}_b")
+            m.d.comb += self.o.products[lane].eq(p.lane_multiplier.result(m, cut, a, b, f"product{lane}"))
 
         return m

@@ -3,16 +3,20 @@ from dataclasses import dataclass
 
 from amaranth import *
 from amaranth.lib import data
-from amaranth.utils import bits_for
+from amaranth.utils import bits_for, ceil_log2
 
-from .arith import any_bit, tree_sum
+from .arith import any_bit, select
 from .formats import FloatFormat
+from .pipeline import across, through
+from .raw import raw_layout
 from .round import round_up_to_nearest_even
 
 __all__ = ["Multiplier"]
 
 # The widest factor that one DSP block of the common FPGAs multiplies.
 _DSP_WIDTH = 18
+# Lanes that have a copy of a factor that all share: a net over all of them would be the slowest.
+_SHARE = 4
 
 
 def _top(value, width):
@@ -21,12 +25,14 @@ def _top(value, width):
     return Cat(C(0, max(0, width - len(value))), value[below:]), value[:below]
 
 
-def _parts(significand):
-    """``(part, place)`` of a factor: itself, or two halves where it is too wide for a DSP block."""
-    if len(significand) <= _DSP_WIDTH:
-        return [(significand, 0)]
-    half = len(significand) // 2
-    return [(significand[:half], 0), (significand[half:], half)]
+def _places(width):
+    """Where the parts of a factor start, of which a DSP block takes each."""
+    return (0, width // 2) if width > _DSP_WIDTH else (0,)
+
+
+def _cut_up(value, places):
+    """The parts of ``value`` that start at ``places``, with these."""
+    return [(place, value[place:end]) for place, end in zip(places, (*places[1:], len(value)), strict=True)]
 
 
 @dataclass(frozen=True)
@@ -49,15 +55,58 @@ class Multiplier:
     decision, the hidden bit and the exponent field less 1 in one adder, so that carries run from subnormals to normal numbers
     and on to Inf with no case of their own, and rounding is once wherever the last place is.
 
-    Cuts, in the order of the data: ``CUTS``. With ``partials`` a significand of more than 18 bits is multiplied in halves, as the
-    multipliers of FPGAs are, and the partial products are summed behind the cut; without it the product is one operator.
+    ``product`` of ``operator`` leaves the product to synthesis, which has DSPs for it, or its own array of adders. ``rows`` is a
+    sum of rows, without DSPs, a third smaller in LUTs than what synthesis makes of it: each two bits of ``a`` choose 0, ``b``,
+    ``2b`` or ``3b``, which is added once (for all lanes, where they have the same ``b``), and a tree of adders sums what they
+    choose. With all cuts no stage of it is longer than a carry chain.
+
+    Cuts: :attr:`cuts`, in the order of the data :attr:`path`. With ``partials`` an operator of more than 18 bits multiplies in
+    halves, as the multipliers of FPGAs do, and the partial products are summed behind the cut. Behind ``copies`` there are several
+    of a factor that more than four lanes share.
     """
     a: FloatFormat
     b: FloatFormat
     target: FloatFormat
     overflow: str = "inf"
+    product: str = "operator"
+    # Lanes that have ``b`` in common.
+    lanes: int = 1
 
-    CUTS = "operands", "partials", "product", "coarse", "fine", "shifted", "rounded", "result"
+    PRODUCTS = "operator", "rows"
+    # Most useful first.
+    CUTS = ("product", "shifted", "coarse", "partials", "rounded", "fine", "operands", "result", "coarse_found", "moved", "far",
+            "near", "window", "far_found", "over", "multiples", "sums_1", "sums_2", "sums_3", "copies")
+
+    @property
+    def cuts(self):
+        """Names of the cuts that the formats have, most useful first."""
+        path = self.path
+        return tuple(name for name in self.CUTS if name in path)
+
+    @property
+    def path(self):
+        """Names of the cuts in the order of the data."""
+        multiples = ("multiples",) if self.product == "rows" else ()
+        steps = [name for k in reversed(range(self._steps)) for name in (f"{self._step_cut(k)}_found", self._step_cut(k))]
+        steps = (name for name in steps if name in self.CUTS)
+        return (*self._before, *multiples, "partials", *self._sums, "product", "window", *steps, "moved", "shifted", "rounded",
+                "over", "result")
+
+    @property
+    def _before(self):
+        """Cuts that factors cross as they are."""
+        return ("operands", "copies") if self.lanes > _SHARE else ("operands",)
+
+    @property
+    def _sums(self):
+        """Cuts behind each level of the tree that sums the product's parts but the last, which ``product`` is behind."""
+        widths = self.a.significand_width, self.b.significand_width
+        parts = -(-widths[0] // 2) if self.product == "rows" else len(_places(widths[0])) * len(_places(widths[1]))
+        return tuple(f"sums_{level}" for level in range(1, ceil_log2(parts)))
+
+    def _step_cut(self, k):
+        """What the cut behind step ``k`` of the shifter is called, where there is one; None of the others."""
+        return {self._steps - 1: "far", self._steps - 2: "coarse"}.get(k, {2: "near", 1: "fine"}.get(k))
 
     def _limit(self, a_code, b_code):
         return a_code + b_code + self._offset
@@ -83,39 +132,81 @@ class Multiplier:
         largest = self._limit((1 << self.a.exponent_width) - 1, (1 << self.b.exponent_width) - 1)
         return range(min(self._limit(1, 1), -1 << self._steps), largest + 1)
 
+    def factors(self, m, cut, b, name):
+        """The ``b`` of each lane, from what :func:`.raw.decode` gave of the one that they share; behind ``copies`` each is of a few
+        lanes.
+        """
+        b = cut("operands", b, name)
+        if not (self.lanes > _SHARE and cut.count("copies")):
+            return [b] * self.lanes
+        copies = [data.View(raw_layout(self.b), cut("copies", b.as_value(), f"{name}{n}", init=n))
+                  for n in range(-(-self.lanes // _SHARE))]
+        return [copies[lane // _SHARE] for lane in range(self.lanes)]
+
     def result(self, m, cut, a, b, name):
-        """Bits of the target for two numbers that :func:`.raw.decode` took apart. What is the same in many lanes is the ``b``."""
-        a, b = cut("operands", a, f"{name}_a"), cut("operands", b, f"{name}_b")
+        """Bits of the target for a number that :func:`.raw.decode` took apart, and one of :meth:`factors`."""
+        a = through(cut, self._before, a, f"{name}_a")
         limits = self._limits
-        flags_layout = data.StructLayout({"limit": limits, "sign": 1, "is_nan": 1, "is_inf": 1})
-        flags = Signal(flags_layout, name=f"{name}_flags")
         limit = Signal(limits, name=f"{name}_limit")
+        held = {
+            "code": a.exponent_code, "base": b.exponent_code + self._offset, "sign": a.sign ^ b.sign,
+            "is_nan": a.is_nan | b.is_nan | (a.is_inf & b.is_zero) | (b.is_inf & a.is_zero), "is_inf": a.is_inf | b.is_inf}
+        if self.product == "rows":
+            held = across(cut, "multiples", f"{name}_{{}}", **held)
+        m.d.comb += limit.eq(held.pop("code") + held.pop("base"))
+        held = across(cut, "partials", f"{name}_{{}}", limit=limit, **held)
+        limit = held["limit"]
+        flags = Signal(data.StructLayout({"limit": limits, "sign": 1, "is_nan": 1, "is_inf": 1}), name=f"{name}_flags")
         steps = self._steps
         is_tiny = limit[-1] & ~limit[steps:-1].all()
-        m.d.comb += [
-            limit.eq(a.exponent_code + (b.exponent_code + self._offset)),
-            # Where not even the guard bit is reached, nothing moves.
-            flags.limit.eq(Cat(limit[:steps] & ~is_tiny.replicate(steps), limit[steps:])),
-            flags.sign.eq(a.sign ^ b.sign),
-            flags.is_nan.eq(a.is_nan | b.is_nan | (a.is_inf & b.is_zero) | (b.is_inf & a.is_zero)),
-            flags.is_inf.eq(a.is_inf | b.is_inf),
-        ]
-        product, flags = self._product(m, cut, a.significand, b.significand, flags, name)
+        # Where not even the guard bit is reached, nothing moves.
+        held["limit"] = Cat(limit[:steps] & ~is_tiny.replicate(steps), limit[steps:])
+        m.d.comb += [flags[part].eq(value) for part, value in held.items()]
+
+        flags = through(cut, (*self._sums, "product"), flags, f"{name}_flags")
+        product = Signal(len(a.significand) + len(b.significand), name=f"{name}_product")
+        multiply = self._by_rows if self.product == "rows" else self._by_operator
+        m.d.comb += product.eq(multiply(m, cut, a.significand, b.significand, name))
+        product = cut("product", product, name)
         return self._rounded(m, cut, *self._moved(m, cut, product, flags, name), name)
 
-    def _product(self, m, cut, a, b, flags, name):
-        product = Signal(len(a) + len(b), name=f"{name}_product")
-        if cut.count("partials"):
-            partials = []
-            for x, x_place in _parts(a):
-                for y, y_place in _parts(b):
-                    place = x_place + y_place
-                    partials.append(Cat(C(0, place), cut("partials", x * y, f"{name}_partial{x_place}_{y_place}")))
-            m.d.comb += product.eq(tree_sum(partials))
-            flags = cut("partials", flags, f"{name}_flags")
-        else:
-            m.d.comb += product.eq(a * b)
-        return cut("product", product, name), cut("product", flags, f"{name}_flags")
+    def _by_operator(self, m, cut, a, b, name):
+        if not cut.count("partials"):
+            return a * b
+        parts = []
+        for x_place, x in _cut_up(a, _places(len(a))):
+            for y_place, y in _cut_up(b, _places(len(b))):
+                partial = cut("partials", x * y, f"{name}_partial{x_place}_{y_place}")
+                parts.append((partial, x_place + y_place, ((1 << len(x)) - 1) * ((1 << len(y)) - 1)))
+        return self._summed(m, cut, parts, name)
+
+    def _by_rows(self, m, cut, a, b, name):
+        multiples = [cut("multiples", multiple, f"{name}_times{n}") if n else multiple
+                     for n, multiple in enumerate((C(0, 1), b, Cat(C(0, 1), b), b + Cat(C(0, 1), b)))]
+        parts = []
+        for place, digit in _cut_up(cut("multiples", a, f"{name}_digits"), range(0, len(a), 2)):
+            row = Signal(len(b) + len(digit), name=f"{name}_row{place}")
+            m.d.comb += row.eq(select(m, multiples[:1 << len(digit)], digit))
+            parts.append((cut("partials", row, f"{name}_row{place}"), place, ((1 << len(digit)) - 1) * ((1 << len(b)) - 1)))
+        return self._summed(m, cut, parts, name)
+
+    def _summed(self, m, cut, parts, name):
+        """The sum of ``parts``, from the lowest place up: each a value, its place, and the most that the value can be."""
+        level = 0
+        while len(parts) > 1:
+            level += 1
+            sums = []
+            for n, ((low, low_place, low_most), (high, high_place, high_most)) in enumerate(
+                    zip(parts[::2], parts[1::2], strict=False)):
+                above = high_place - low_place
+                most = low_most + (high_most << above)
+                total = Signal(bits_for(most), name=f"{name}_sum{level}_{n}")
+                m.d.comb += total.eq(Cat(low[:above], low[above:] + high))
+                sums.append((total, low_place, most))
+            parts = sums + parts[len(parts) & ~1:]
+            if len(parts) > 1:
+                parts = [(cut(f"sums_{level}", value, f"{name}_{n}"), *rest) for n, (value, *rest) in enumerate(parts)]
+        return parts[0][0]
 
     def _moved(self, m, cut, product, flags, name):
         """``(significand, sticky, exponent, flags)``: a guard bit and the target's significand, what is below, and the
@@ -134,7 +225,9 @@ class Multiplier:
             sticky.eq(any_bit(lost) | (is_below & any_bit(lost_below[len(lost):]))),
         ]
         free = ~is_below & any_bit(limit[steps:-1])
-        taken = []
+        window, sticky, free, flags = across(
+            cut, "window", f"{name}_{{}}", window=window, sticky=sticky, free=free, flags=flags).values()
+        limit, taken = flags.limit, []
         for k in reversed(range(steps)):
             step = 1 << k
             empty = ~any_bit(window[kept + step:])
@@ -142,6 +235,14 @@ class Multiplier:
             m.d.comb += take.eq(empty & (free | limit[k]))
             free = free | (limit[k] & ~empty)
             taken.insert(0, take)
+            behind = self._step_cut(k)
+            if f"{behind}_found" in self.CUTS:
+                # Bits that choose have a cycle to get to all that they move.
+                window, sticky, free, taken, flags = across(
+                    cut, f"{behind}_found", f"{name}_{{}}", window=window, sticky=sticky, free=free, taken=Cat(taken),
+                    flags=flags).values()
+                taken = list(taken)
+                take, limit = taken[0], flags.limit
             state = Signal(data.StructLayout({
                 "window": kept + step, "sticky": 1, "free": 1, "taken": len(taken), "flags": flags.shape()}),
                 name=f"{name}_moved{step}")
@@ -152,16 +253,16 @@ class Multiplier:
                 state.taken.eq(Cat(taken)),
                 state.flags.eq(flags),
             ]
-            # After the first two steps, and before the last.
-            for cut_name, at in ("coarse", steps - 2), ("fine", 1):
-                if k == at:
-                    state = cut(cut_name, state, name)
+            if behind in self.CUTS:
+                state = cut(behind, state, name)
             window, sticky, free, taken, flags = state.window, state.sticky, state.free, list(state.taken), state.flags
             limit = flags.limit
 
+        window, sticky, taken, flags = across(
+            cut, "moved", f"{name}_{{}}", window=window, sticky=sticky, taken=Cat(taken), flags=flags).values()
         exponent = Signal(bits_for(self._limits[-1]), name=f"{name}_exponent")
         # Without its hidden bit the number is subnormal or zero.
-        m.d.comb += exponent.eq(Mux(window[-1], limit - Cat(taken), 0))
+        m.d.comb += exponent.eq(Mux(window[-1], flags.limit - taken, 0))
         return (cut("shifted", value, f"{name}_{label}") for value, label in (
             (window, "window"), (sticky, "sticky"), (exponent, "exponent"), (Cat(flags.sign, flags.is_nan, flags.is_inf), "flags")))
 
@@ -173,9 +274,11 @@ class Multiplier:
         m.d.comb += magnitude.eq(Cat(kept[:-1], exponent) + Cat(up, C(0, target.mantissa_width - 1), kept[-1]))
         magnitude, flags = cut("rounded", magnitude, name), cut("rounded", flags, f"{name}_flags")
 
-        sign, is_nan, is_inf = flags
         field = magnitude[target.mantissa_width:]
         is_over = field[:target.exponent_width].all() | any_bit(field[target.exponent_width:])
+        magnitude, is_over, flags = (cut("over", value, f"{name}_{label}") for value, label in (
+            (magnitude, "magnitude"), (is_over, "is_over"), (flags, "flags")))
+        sign, is_nan, is_inf = flags
         value = Signal(target.width, name=f"{name}_value")
         with m.If(is_nan):
             m.d.comb += value.eq(target.nan_code)

@@ -6,7 +6,6 @@ from amaranth.lib import data
 
 from . import parameters
 from .formats import FP32, WIDES
-from .fp32_multiplier import FP32Multiplier
 from .multiply import Multiplier
 from .pipeline import Cuts
 from .raw import decode, raw_layout
@@ -27,9 +26,9 @@ class TensorDequantizer(Unit):
     Design (:class:`.multiply.Multiplier`). With ``multiplier`` of ``fp32`` the elements become FP32 numbers, and are multiplied as
     such, 24 by 24 bits, as by conventional hardware whose multipliers serve other ends as well. (Synthesis that sees a lane as a
     whole finds that the elements' low bits are zeros.) ``trimmed`` multiplies the significands that elements have, 4 or 3 bits by
-    24, for the same results.
+    24, for the same results. With ``product`` of ``rows`` lanes share the scale's multiple.
 
-    Cuts: those of :class:`.FP32Multiplier`.
+    Cuts: those of :class:`.multiply.Multiplier`.
 
     Members
     -------
@@ -38,19 +37,23 @@ class TensorDequantizer(Unit):
 
     Latency is ``stages``; one beat a cycle.
     """
-    CUTS = FP32Multiplier.CUTS
-
     @dataclass(frozen=True, kw_only=True)
     class Parameters(parameters.Parameters):
         element: str = parameters.choice("e4m3", FP8, "Element format.")
         target: str = parameters.choice("fp32", WIDES, "Format of the values.")
         overflow: str = parameters.choice("inf", ("inf", "saturate"), "What a value too large for the target becomes.")
         multiplier: str = parameters.choice("fp32", ("fp32", "trimmed"), "24 by 24 bits, or as wide as an element needs it.")
+        product: str = parameters.choice("operator", Multiplier.PRODUCTS, "Left to synthesis and DSPs, or a sum of rows.")
         lanes: int = parameters.integer(32, 1, 1024, "Elements a cycle.")
 
         @property
+        def lane_multiplier(self):
+            factor = FP8[self.element] if self.multiplier == "trimmed" else FP32
+            return Multiplier(factor, FP32, WIDES[self.target], self.overflow, self.product, self.lanes)
+
+        @property
         def cuts(self):
-            return TensorDequantizer.CUTS
+            return self.lane_multiplier.cuts
 
         def __post_init__(self):
             super().__post_init__()
@@ -70,14 +73,12 @@ class TensorDequantizer(Unit):
         p = self.parameters
         cut = Cuts(m, p.cuts, p.stages)
 
-        is_trimmed = p.multiplier == "trimmed"
-        multiplier = Multiplier(self._element if is_trimmed else FP32, FP32, self._target, p.overflow)
-        scale = decode(m, self.i.scale, FP32, "scale")
-        for lane in range(p.lanes):
+        scales = p.lane_multiplier.factors(m, cut, decode(m, self.i.scale, FP32, "scale"), "scale")
+        for lane, scale in enumerate(scales):
             element = decode(m, self.i.elements[lane], self._element, f"element{lane}")
-            if not is_trimmed:
+            if p.multiplier == "fp32":
                 element = self._widened(m, element, f"wide{lane}")
-            m.d.comb += self.o.values[lane].eq(multiplier.result(m, cut, element, scale, f"value{lane}"))
+            m.d.comb += self.o.values[lane].eq(p.lane_multiplier.result(m, cut, element, scale, f"value{lane}"))
 
         return m
 

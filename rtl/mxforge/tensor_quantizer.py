@@ -1,4 +1,5 @@
 """Conventional FP8: wide values to elements under one FP32 factor for a tensor, and the tensor's largest magnitude."""
+import functools
 from dataclasses import dataclass
 
 from amaranth import *
@@ -6,7 +7,6 @@ from amaranth.lib import data
 from amaranth.utils import ceil_log2
 
 from . import parameters
-from .arith import tree_max
 from .block_amax import finite_magnitude_of
 from .element_cast import Caster
 from .formats import E4M3, E5M2, E8M0, FP32, WIDES
@@ -34,10 +34,11 @@ class TensorQuantizer(Unit):
 
     Design. Lanes share the factor, taken apart once. BF16 and FP16 values are multiplied as they are, 8 and 11 bits by 24, since
     the wider product would only have zeros more. The cast is that of :class:`.ElementCast` under a scale of 1, with no
-    normalising. The tree of maxima runs beside the multipliers, a level before each cut, over magnitude bits of the source;
-    only the largest of a beat becomes FP32, and is compared with the tensor's.
+    normalising. The tree of maxima runs beside the multipliers, over magnitude bits of the source; only the largest of a beat
+    becomes FP32, and is compared with the tensor's.
 
-    Cuts: those of :class:`.FP32Multiplier`, and of the cast, by ``cast_``.
+    Cuts: those of :class:`.multiply.Multiplier`, and of the cast, by ``cast_``. The tree's comparisons and choices are spread over
+    those that are taken, a step before each where there are enough.
 
     Members
     -------
@@ -47,10 +48,6 @@ class TensorQuantizer(Unit):
 
     Latency is ``stages``; one beat a cycle.
     """
-    CUTS = ("product", "result", "shifted", "cast_shifted", "coarse", "partials", "rounded", "cast_difference", "fine", "operands",
-            "cast_rounded", "cast_result")
-    # In the order of the data.
-    _PATH = (*Multiplier.CUTS, *(f"cast_{name}" for name in Caster.CUTS))
     is_stateful = True
 
     @dataclass(frozen=True, kw_only=True)
@@ -58,11 +55,24 @@ class TensorQuantizer(Unit):
         source: str = parameters.choice("fp32", WIDES, "Format of the values.")
         element: str = parameters.choice("e4m3", FP8, "Element format.")
         overflow: str = parameters.choice("saturate", ("saturate", "ieee"), "What a value above the largest element becomes.")
+        product: str = parameters.choice("operator", Multiplier.PRODUCTS, "Left to synthesis and DSPs, or a sum of rows.")
         lanes: int = parameters.integer(32, 1, 1024, "Values a cycle.")
 
         @property
+        def lane_multiplier(self):
+            return Multiplier(WIDES[self.source], FP32, FP32, product=self.product, lanes=self.lanes)
+
+        @property
+        def path(self):
+            """Names of the cuts in the order of the data."""
+            casting = "decoded", "difference", "places", "shifted", "rounded", "result"
+            return (*self.lane_multiplier.path, *(f"cast_{name}" for name in casting))
+
+        @property
         def cuts(self):
-            return TensorQuantizer.CUTS
+            first = ("product", "result", "shifted", "cast_shifted", "coarse", "partials", "rounded", "cast_difference", "fine",
+                     "operands", "cast_rounded", "cast_result", "cast_places", "cast_decoded")
+            return first + tuple(name for name in self.lane_multiplier.cuts if name not in first)
 
         def __post_init__(self):
             super().__post_init__()
@@ -87,39 +97,68 @@ class TensorQuantizer(Unit):
         def cast_cut(name, value, label=""):
             return cut(f"cast_{name}", value, label)
 
-        multiplier = Multiplier(self._source, FP32, FP32)
         caster = Caster(FP32, self._element, "rne", p.overflow, is_scaled=False)
-        scale = decode(m, self.i.scale, FP32, "scale")
+        scales = p.lane_multiplier.factors(m, cut, decode(m, self.i.scale, FP32, "scale"), "scale")
         neutral = caster.share(m, C(E8M0.bias, E8M0.width))
-        for lane in range(p.lanes):
+        for lane, scale in enumerate(scales):
             value = decode(m, self.i.values[lane], self._source, f"value{lane}")
             scaled = Signal(FP32.width, name=f"scaled{lane}")
-            m.d.comb += scaled.eq(multiplier.result(m, cut, value, scale, f"product{lane}"))
+            m.d.comb += scaled.eq(p.lane_multiplier.result(m, cut, value, scale, f"product{lane}"))
             decoded = caster.decode(m, scaled, None, f"decoded{lane}")
-            m.d.comb += self.o.elements[lane].eq(caster.encode(m, cast_cut, neutral, decoded, f"element{lane}"))
+            decoded = cast_cut("decoded", decoded, f"decoded{lane}")
+            m.d.comb += self.o.elements[lane].eq(caster.encode(
+                m, cast_cut, neutral, decoded, f"element{lane}", functools.partial(cast_cut, "places")))
         self._find_amax(m, cut)
 
         return m
 
     def _find_amax(self, m, cut):
-        lanes = self.parameters.lanes
-        levels = ceil_log2(lanes)
-        # A level before each cut, the tensor's maximum behind the last of these.
-        beside, rest = self._PATH[:levels], self._PATH[levels:]
+        p = self.parameters
+        levels = ceil_log2(p.lanes)
+        # Steps: what is finite; of each level a comparison and a choice; where it isn't one of bits, the conversion.
+        steps = 1 + 2 * levels + (self._source.bias != FP32.bias)
+        taken = [name for name in p.path if cut.count(name)]
 
-        magnitudes = [finite_magnitude_of(m, self.i.values[lane], self._source) for lane in range(lanes)]
-        largest = tree_max(m, magnitudes, lambda level, n, value: cut(beside[level - 1], value, f"largest{n}"))
-        first = through(cut, beside, self.i.first, "first")
-        valid = delay(m, self.i_valid, cut.count(*beside), name="compared", reset_less=False)
+        def behind(step):
+            """Cuts behind ``step``, from 1 on."""
+            ends = (n if len(taken) >= steps else n * len(taken) // steps for n in (step - 1, step))
+            return taken[slice(*ends)]
 
+        def crossed(step, value, n, label):
+            # Every other one as the complement that the next comparison adds.
+            inverted = through(cut, behind(step), ~value if n % 2 else value, f"{label}{n}")
+            return ~inverted if n % 2 else inverted
+
+        keys = [crossed(1, finite_magnitude_of(m, self.i.values[lane], self._source), lane, "finite") for lane in range(p.lanes)]
+        for level in range(1, levels + 1):
+            larger = []
+            for n, (a, b) in enumerate(zip(keys[::2], keys[1::2], strict=False)):
+                # The carry out of the difference less 1.
+                is_first = through(cut, behind(2 * level), (a + ~b)[-1], f"is_first{n}")
+                a, b = (through(cut, behind(2 * level), key, f"{side}{n}") for key, side in ((a, "first"), (b, "second")))
+                key = Signal(len(a), name=f"larger{level}_{n}")
+                m.d.comb += key.eq(Mux(is_first, a, b))
+                larger.append(key)
+            if len(keys) % 2:
+                larger.append(through(cut, behind(2 * level), keys[-1], "unpaired"))
+            keys = [crossed(2 * level + 1, key, n, "larger") for n, key in enumerate(larger)]
+        largest = self._as_fp32(m, keys[0])
+        if steps > 2 * levels + 1:
+            largest = through(cut, behind(steps), largest, "largest_fp32")
+
+        before = [name for step in range(1, steps + 1) for name in behind(step)]
+        rest = taken[len(before):]
+        first = through(cut, before, self.i.first, "first")
+        valid = delay(m, self.i_valid, len(before), name="compared", reset_less=False)
         amax = Signal(FP32.width - 1)
         running = Signal(FP32.width - 1)
-        m.d.comb += amax.eq(tree_max(m, [self._as_fp32(m, largest), running & (~first).replicate(len(running))]))
+        # Of what the next beat waits for, a carry chain and a choice.
+        m.d.comb += amax.eq(Mux((running + ~largest)[-1] & ~first, running, largest))
         with m.If(valid):
             m.d.sync += running.eq(amax)
         m.d.comb += [
             self.o.amax.eq(through(cut, rest, amax, "amax")),
-            self.o_valid.eq(delay(m, valid, cut.count(*rest), name="valid", reset_less=False)),
+            self.o_valid.eq(delay(m, valid, len(rest), name="valid", reset_less=False)),
         ]
 
     def _as_fp32(self, m, magnitude):

@@ -216,7 +216,8 @@ def summary(figures):
     dsps = [_value(figures, f"dsp/{name}", "ecp5", "dsps") for name in (mine, other)]
     rows.append(["DSPs, where they may be used", *map(_shown, dsps), ""])
     speeds = [_value(figures, f"fmax/{name}_pipelined", "median") for name in (mine, other)]
-    rows.append(["Fmax with all pipeline cuts, MHz", *(_shown(speed, 1) for speed in speeds), _ratio(*speeds[::-1])])
+    words = "Fmax with all pipeline cuts, MHz (FP32: with DSPs)"
+    rows.append([words, *(_shown(speed, 1) for speed in speeds), _ratio(*speeds[::-1])])
     rows.append(row("Latency then, cycles", [figures.get(f"fmax/{name}_pipelined", {}).get("latency") for name in (mine, other)]))
     rows.append(row("Gate outputs that toggle, a value",
                     [_toggles(figures, mine, "e8m0"), _toggles(figures, other, "fp32")], 1))
@@ -319,6 +320,11 @@ def named_words(figures):
         said = [_held_to(larger / smaller, _TIMES, f"times in {unit}", True)
                 for larger, smaller, unit in zip(other, one, ("LUT4", "NAND2"), strict=True)]
         yield f"`fp32_multiplier` beside `dequantize1_fp32`: {'; '.join(said)}."
+    by_rows = _areas(figures, "fp32_multiplier_rows")
+    if all(one + by_rows):
+        said = [_held_to(larger / smaller, _TIMES, f"times in {unit}", True)
+                for larger, smaller, unit in zip(by_rows, one, ("LUT4", "NAND2"), strict=True)]
+        yield f"The same with `product` of `rows`, {_pair(by_rows)}: {'; '.join(said)}."
 
 
 def fast_words(figures):
@@ -367,8 +373,10 @@ def contrast_words(figures):
     """How many times larger the multipliers are."""
     for mine, other, words in (
             ("dequantize1_fp32", "fp32_multiplier", "An FP32 multiplier is"),
+            ("dequantize1_fp32", "fp32_multiplier_rows", "With its product as a sum of rows, the smallest without DSPs, it is"),
             ("dequantize1_fp32", "tensor_dequantizer_1", "A lane that multiplies elements by an FP32 scale is"),
-            ("dequantize32_fp32", "tensor_dequantizer_32", "With 32 lanes, which share what is decoded of the scale, it is")):
+            ("dequantize32_fp32", "tensor_dequantizer_32", "With 32 lanes, which share what is decoded of the scale, it is"),
+            ("dequantize32_fp32", "tensor_dequantizer_32_rows", "With 32 lanes, four bits of an element and rows it is")):
         ratios = [_ratio(larger, smaller) for larger, smaller in zip(_areas(figures, other), _areas(figures, mine), strict=True)]
         yield f"{words} {ratios[0]} times a lane that adds exponents in LUT4, {ratios[1]} times in NAND2."
 

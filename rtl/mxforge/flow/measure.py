@@ -208,6 +208,12 @@ def _contrast():
             "fp32_multiplier": catalog.ENTRIES["fp32_multiplier"]}
 
 
+def _by_rows():
+    """The multipliers in their smallest form without DSPs, of area alone: ``{subject: entry}``."""
+    return {"fp32_multiplier_rows": _bare("fp32_multiplier", product="rows"),
+            "tensor_dequantizer_32_rows": _bare("tensor_dequantizer", multiplier="trimmed", product="rows")}
+
+
 def _scaling():
     """Units over lanes, block size and number of dot units, with all cuts: ``{subject: entry}``."""
     found = {}
@@ -228,7 +234,7 @@ def measurements():
     areas, routed, computed = [], [], []
     contrast, scaling = _contrast(), _scaling()
     fast = {name: entry for name, entry in catalog.ENTRIES.items() if name.endswith("_fast")}
-    for name, entry in ({name: catalog.ENTRIES[name] for name in NAMED} | contrast).items():
+    for name, entry in ({name: catalog.ENTRIES[name] for name in NAMED} | contrast | _by_rows()).items():
         areas.append(Area(name=f"area/{name}", entry=entry, targets=("ecp5", "gates")))
     for name, entry in contrast.items():
         areas.append(Area(name=f"dsp/{name}", entry=entry, luts_only=False))
