@@ -197,12 +197,10 @@ class Caster:
         if not (self.can_overflow or self.has_specials):
             return Cat(magnitude, rounded.sign)
         is_over = Signal(name=f"{name}_is_over")
-        # The code above the largest is ones, but for its mantissa or the last bit: no comparator is needed.
-        beyond = element.max_code + 1
+        # Above the largest there are what carried out of the exponent, and the codes of Inf and NaN, of ones: no comparator.
         is_beyond = rounded.code[-1]
-        if beyond < 1 << element.width - 1:
-            lowest = (beyond & -beyond).bit_length() - 1
-            is_beyond = is_beyond | rounded.code[lowest:-1].all()
+        if element.has_nan:
+            is_beyond = is_beyond | rounded.code[element.mantissa_width if element.has_inf else 0:-1].all()
         m.d.comb += is_over.eq(~rounded.is_nan & (rounded.is_over | is_beyond))
         beyond_code = element.inf_code if element.has_inf else element.nan_code
         over_code = element.max_code if self._overflow == "saturate" else beyond_code
