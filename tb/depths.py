@@ -20,7 +20,12 @@ def depths_of(parameters, name, choices, **options):
 
 
 def ends(cases):
-    """Parameters as those of ``cases``, a pipeline's depths, of which only the first and the last are not slow."""
+    """Parameters as those of ``cases``, whose last value is a pipeline's depth; of those alike but for that only the first and the
+    last are not slow.
+    """
     cases = [case if isinstance(case, type(pytest.param())) else pytest.param(case) for case in cases]
-    return [pytest.param(*case.values, id=case.id, marks=() if case in (cases[0], cases[-1]) else pytest.mark.slow)
-            for case in cases]
+    alike = {}
+    for case in cases:
+        alike.setdefault(case.values[:-1], []).append(case)
+    return [pytest.param(*case.values, id=case.id, marks=() if case in (same[0], same[-1]) else pytest.mark.slow)
+            for same in alike.values() for case in same]

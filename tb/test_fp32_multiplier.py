@@ -12,7 +12,6 @@ from mxforge.multiply import Multiplier
 from mxforge.pipeline import Streamed
 
 DEPTHS = depths_of(FP32Multiplier.Parameters, "product", Multiplier.PRODUCTS)
-ENDS = [case for product in Multiplier.PRODUCTS for case in ends([case for case in DEPTHS if case.values[0] == product])]
 
 
 @pytest.mark.parametrize(("product", "lanes", "stages"), [("operator", 1, 0), ("operator", 4, 8), ("rows", 2, 19)])
@@ -107,7 +106,7 @@ def test_every_depth(verify, product, stages):
     assert all(hits.values()), hits
 
 
-@pytest.mark.parametrize(("product", "stages"), ENDS)
+@pytest.mark.parametrize(("product", "stages"), ends(DEPTHS))
 def test_bare_core(verify, product, stages):
     verify(FP32Multiplier(product=product, lanes=2, stages=stages), 20_000, streamed=False)
 

@@ -41,9 +41,7 @@ def test_every_product(small, a, b, target, overflow, kind):
     a_code, b_code, code = Signal(a.width), Signal(b.width), Signal(target.width)
     raws = decode(m, a_code, a, "a"), decode(m, b_code, b, "b")
     multiplier = Multiplier(a, b, target, overflow, kind)
-    cut = Cuts(m, multiplier.cuts, 0)
-    b_factor, = multiplier.factors(m, cut, raws[1], "b_factor")
-    m.d.comb += code.eq(multiplier.result(m, cut, raws[0], b_factor, "product"))
+    m.d.comb += code.eq(multiplier.result(m, Cuts(m, multiplier.cuts, 0), *raws, "product"))
     wrong = []
 
     async def bench(ctx):
@@ -70,11 +68,11 @@ def test_steps_of_the_shifter(a, b, target, steps):
 
 
 def test_cuts_are_those_of_the_formats():
-    path = Multiplier(FP32, FP32, FP32, product="rows", lanes=5).path
+    path = Multiplier(FP32, FP32, FP32, product="rows").path
     assert set(path) == set(Multiplier.CUTS)
     # Two partial products of an operator have one sum, two rows as well; four steps of the shifter have no third cut.
-    assert set(path) - set(Multiplier(E4M3, FP32, FP32, lanes=4).path) == {"copies", "multiples", "sums_1", "sums_2", "sums_3"}
-    assert set(path) - set(Multiplier(E5M2, FP32, FP16, product="rows", lanes=9).path) == {"near", "sums_1", "sums_2", "sums_3"}
+    assert set(path) - set(Multiplier(E4M3, FP32, FP32).path) == {"multiples", "sums_1", "sums_2", "sums_3"}
+    assert set(path) - set(Multiplier(E5M2, FP32, FP16, product="rows").path) == {"near", "sums_1", "sums_2", "sums_3"}
     for product in Multiplier.PRODUCTS:
         multiplier = Multiplier(BF16, FP32, FP32, product=product)
         assert sorted(multiplier.cuts) == sorted(multiplier.path)

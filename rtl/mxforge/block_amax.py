@@ -8,10 +8,10 @@ from amaranth.utils import ceil_log2
 from . import parameters
 from .arith import tree_max
 from .formats import WIDES
-from .pipeline import Cuts, delay
+from .pipeline import Cuts, delay, through
 from .unit import Unit
 
-__all__ = ["BlockAmax", "finite_magnitude_of", "level_cuts", "magnitude_of", "running_max"]
+__all__ = ["BlockAmax", "crossed_key", "finite_magnitude_of", "largest_key", "level_cuts", "magnitude_of", "running_max"]
 
 
 def magnitude_of(m, value, source, nan_policy):
@@ -37,6 +37,34 @@ def level_cuts(lanes):
     """Names of the cuts behind each level of a tree over ``lanes``, most useful first: every second level, then the rest."""
     levels = range(1, ceil_log2(lanes) + 1)
     return tuple(f"level_{n}" for n in sorted(levels, key=lambda n: (n % 2, n)))
+
+
+def crossed_key(cut, cuts, key, n, label=""):
+    """Key ``n`` of a level of :func:`largest_key` behind ``cuts``; every other one as the complement that a comparison adds."""
+    label = f"{label}{n}"
+    return ~through(cut, cuts, ~key, label) if n % 2 else through(cut, cuts, key, label)
+
+
+def largest_key(m, cut, keys, compared, chosen, label=""):
+    """The largest of keys from :func:`crossed_key`, by a balanced tree for a fast clock: of each level, from 1 on, the cuts
+    ``compared(level)`` are behind the comparisons, ``chosen(level)`` behind what they choose.
+    """
+    level = 0
+    while len(keys) > 1:
+        level += 1
+        larger = []
+        for n, (a, b) in enumerate(zip(keys[::2], keys[1::2], strict=False)):
+            # The carry out of the difference less 1: a carry chain and no more, which a comparison isn't to every mapper.
+            is_first = through(cut, compared(level), (a + ~b)[-1], f"{label}{n}")
+            a, b = (through(cut, compared(level), key, f"{label}{n}_{side}") for key, side in ((a, "a"), (b, "b")))
+            key = Signal(len(a), name=f"larger_{level}_{n}")
+            m.d.comb += key.eq(Mux(is_first, a, b))
+            larger.append(crossed_key(cut, chosen(level), key, n, label))
+        if len(keys) % 2:
+            unpaired = through(cut, compared(level), keys[-1], f"{label}{len(larger)}")
+            larger.append(crossed_key(cut, chosen(level), unpaired, len(larger), label))
+        keys = larger
+    return keys[0]
 
 
 def running_max(m, value, valid, beats):

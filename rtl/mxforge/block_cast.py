@@ -4,6 +4,7 @@ from amaranth.lib import data
 from amaranth.utils import ceil_log2
 
 from .arith import any_bit, normalize
+from .block_amax import crossed_key, largest_key
 from .formats import E8M0
 from .pipeline import across, through, wait
 
@@ -302,7 +303,7 @@ class TreeCaster(BlockCaster):
         keys, held = [], {}
         for lane, value in enumerate(values):
             exponent_code = value[mantissa_width:-1]
-            keys.append(self._crossed(cut, "keys", self._rule.key(value[:-1]), lane))
+            keys.append(crossed_key(cut, ("keys",), self._rule.key(value[:-1]), lane))
             held |= {f"value{lane}": Cat(value[:mantissa_width], value[-1]), f"code{lane}": exponent_code,
                      f"is_subnormal{lane}": ~exponent_code.any()}
         levels = ceil_log2(count)
@@ -321,31 +322,13 @@ class TreeCaster(BlockCaster):
         waited = data.View(layout, wait(m, waiting.as_value(), cut.count(*waits[2:], "scale", "base"), name="waited"))
         held = {name: waited[name] for name in held}
 
-        scale = cut("scale", self._rule.scale(m, self._largest(m, cut, keys)))
+        largest = largest_key(m, cut, keys, lambda level: (f"compared_{level}",), lambda level: (f"level_{level}",))
+        scale = cut("scale", self._rule.scale(m, largest))
         base = Signal(self._place_width, name="base")
         m.d.comb += base.eq(self._base(scale))
         held |= {"base": cut("base", base), "is_nan": cut("base", scale == E8M0.nan_code, "is_nan")}
         codes = [self._code(m, cut, held, lane) for lane in range(count)]
         return through(cut, ("base", *self.LANE_CUTS), scale, "scale"), codes
-
-    def _crossed(self, cut, name, key, n):
-        """Key ``n`` on the far side of a cut; every other one as the complement that the next comparison adds."""
-        return ~cut(name, ~key, f"{n}") if n % 2 else cut(name, key, f"{n}")
-
-    def _largest(self, m, cut, keys):
-        level = 0
-        while len(keys) > 1:
-            level += 1
-            larger = []
-            for n, (a, b) in enumerate(zip(keys[::2], keys[1::2], strict=True)):
-                # The carry out of the difference less 1: a carry chain and no more, which a comparison isn't to every mapper.
-                is_first = cut(f"compared_{level}", (a + ~b)[-1], f"{n}")
-                a, b = (cut(f"compared_{level}", key, f"{n}_{side}") for key, side in ((a, "a"), (b, "b")))
-                key = Signal(len(a), name=f"larger_{level}_{n}")
-                m.d.comb += key.eq(Mux(is_first, a, b))
-                larger.append(self._crossed(cut, f"level_{level}", key, n))
-            keys = larger
-        return keys[0]
 
     def _reach(self, held, lane):
         return {}

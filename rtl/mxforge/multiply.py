@@ -8,15 +8,12 @@ from amaranth.utils import bits_for, ceil_log2
 from .arith import any_bit, select
 from .formats import FloatFormat
 from .pipeline import across, through
-from .raw import raw_layout
 from .round import round_up_to_nearest_even
 
 __all__ = ["Multiplier"]
 
 # The widest factor that one DSP block of the common FPGAs multiplies.
 _DSP_WIDTH = 18
-# Lanes that have a copy of a factor that all share: a net over all of them would be the slowest.
-_SHARE = 4
 
 
 def _top(value, width):
@@ -56,26 +53,24 @@ class Multiplier:
     and on to Inf with no case of their own, and rounding is once wherever the last place is.
 
     ``product`` of ``operator`` leaves the product to synthesis, which has DSPs for it, or its own array of adders. ``rows`` is a
-    sum of rows, without DSPs, a third smaller in LUTs than what synthesis makes of it: each two bits of ``a`` choose 0, ``b``,
-    ``2b`` or ``3b``, which is added once (for all lanes, where they have the same ``b``), and a tree of adders sums what they
-    choose. With all cuts no stage of it is longer than a carry chain.
+    sum of rows: no DSPs, and fewer LUTs than synthesis makes of an operator without them. Each two bits of ``a`` choose 0, ``b``,
+    ``2b`` or ``3b``, and a tree of adders sums what they choose. (Each lane adds ``3b``; synthesis makes one of those that have
+    the same ``b``.) With all cuts no stage of it is longer than a carry chain.
 
-    Cuts: :attr:`cuts`, in the order of the data :attr:`path`. With ``partials`` an operator of more than 18 bits multiplies in
-    halves, as the multipliers of FPGAs do, and the partial products are summed behind the cut. Behind ``copies`` there are several
-    of a factor that more than four lanes share.
+    Cuts: :attr:`cuts`, in the order of the data :attr:`path`. ``multiples`` is behind the sum ``3b``, ``partials`` behind the rows
+    or the partial products: an operator of more than 18 bits then multiplies in halves, as the multipliers of FPGAs do, and sums
+    behind the cut.
     """
     a: FloatFormat
     b: FloatFormat
     target: FloatFormat
     overflow: str = "inf"
     product: str = "operator"
-    # Lanes that have ``b`` in common.
-    lanes: int = 1
 
     PRODUCTS = "operator", "rows"
     # Most useful first.
     CUTS = ("product", "shifted", "coarse", "partials", "rounded", "fine", "operands", "result", "coarse_found", "moved", "far",
-            "near", "window", "far_found", "over", "multiples", "sums_1", "sums_2", "sums_3", "copies")
+            "near", "window", "far_found", "over", "multiples", "sums_1", "sums_2", "sums_3")
 
     @property
     def cuts(self):
@@ -87,15 +82,9 @@ class Multiplier:
     def path(self):
         """Names of the cuts in the order of the data."""
         multiples = ("multiples",) if self.product == "rows" else ()
-        steps = [name for k in reversed(range(self._steps)) for name in (f"{self._step_cut(k)}_found", self._step_cut(k))]
-        steps = (name for name in steps if name in self.CUTS)
-        return (*self._before, *multiples, "partials", *self._sums, "product", "window", *steps, "moved", "shifted", "rounded",
+        steps = [name for k in reversed(range(self._steps)) for names in self._step_cuts(k) for name in names]
+        return ("operands", *multiples, "partials", *self._sums, "product", "window", *steps, "moved", "shifted", "rounded",
                 "over", "result")
-
-    @property
-    def _before(self):
-        """Cuts that factors cross as they are."""
-        return ("operands", "copies") if self.lanes > _SHARE else ("operands",)
 
     @property
     def _sums(self):
@@ -104,9 +93,13 @@ class Multiplier:
         parts = -(-widths[0] // 2) if self.product == "rows" else len(_places(widths[0])) * len(_places(widths[1]))
         return tuple(f"sums_{level}" for level in range(1, ceil_log2(parts)))
 
-    def _step_cut(self, k):
-        """What the cut behind step ``k`` of the shifter is called, where there is one; None of the others."""
-        return {self._steps - 1: "far", self._steps - 2: "coarse"}.get(k, {2: "near", 1: "fine"}.get(k))
+    def _step_cuts(self, k):
+        """Names of the cuts between what step ``k`` of the shifter finds and what it moves, and of those behind it."""
+        from_first = self._steps - 1 - k
+        if from_first < 2:
+            name = ("far", "coarse")[from_first]
+            return (f"{name}_found",), (name,)
+        return (), {2: ("near",), 1: ("fine",)}.get(k, ())
 
     def _limit(self, a_code, b_code):
         return a_code + b_code + self._offset
@@ -132,20 +125,10 @@ class Multiplier:
         largest = self._limit((1 << self.a.exponent_width) - 1, (1 << self.b.exponent_width) - 1)
         return range(min(self._limit(1, 1), -1 << self._steps), largest + 1)
 
-    def factors(self, m, cut, b, name):
-        """The ``b`` of each lane, from what :func:`.raw.decode` gave of the one that they share; behind ``copies`` each is of a few
-        lanes.
-        """
-        b = cut("operands", b, name)
-        if not (self.lanes > _SHARE and cut.count("copies")):
-            return [b] * self.lanes
-        copies = [data.View(raw_layout(self.b), cut("copies", b.as_value(), f"{name}{n}", init=n))
-                  for n in range(-(-self.lanes // _SHARE))]
-        return [copies[lane // _SHARE] for lane in range(self.lanes)]
-
     def result(self, m, cut, a, b, name):
-        """Bits of the target for a number that :func:`.raw.decode` took apart, and one of :meth:`factors`."""
-        a = through(cut, self._before, a, f"{name}_a")
+        """Bits of the target for two numbers that :func:`.raw.decode` took apart, behind the cut ``operands``. What is the same
+        in many lanes is the ``b``.
+        """
         limits = self._limits
         limit = Signal(limits, name=f"{name}_limit")
         held = {
@@ -171,7 +154,7 @@ class Multiplier:
         return self._rounded(m, cut, *self._moved(m, cut, product, flags, name), name)
 
     def _by_operator(self, m, cut, a, b, name):
-        if not cut.count("partials"):
+        if not cut.count("partials", *self._sums):
             return a * b
         parts = []
         for x_place, x in _cut_up(a, _places(len(a))):
@@ -235,12 +218,11 @@ class Multiplier:
             m.d.comb += take.eq(empty & (free | limit[k]))
             free = free | (limit[k] & ~empty)
             taken.insert(0, take)
-            behind = self._step_cut(k)
-            if f"{behind}_found" in self.CUTS:
+            found, behind = self._step_cuts(k)
+            for cut_name in found:
                 # Bits that choose have a cycle to get to all that they move.
                 window, sticky, free, taken, flags = across(
-                    cut, f"{behind}_found", f"{name}_{{}}", window=window, sticky=sticky, free=free, taken=Cat(taken),
-                    flags=flags).values()
+                    cut, cut_name, f"{name}_{{}}", window=window, sticky=sticky, free=free, taken=Cat(taken), flags=flags).values()
                 taken = list(taken)
                 take, limit = taken[0], flags.limit
             state = Signal(data.StructLayout({
@@ -253,8 +235,7 @@ class Multiplier:
                 state.taken.eq(Cat(taken)),
                 state.flags.eq(flags),
             ]
-            if behind in self.CUTS:
-                state = cut(behind, state, name)
+            state = through(cut, behind, state, name)
             window, sticky, free, taken, flags = state.window, state.sticky, state.free, list(state.taken), state.flags
             limit = flags.limit
 

@@ -15,8 +15,8 @@ __all__ = ["Cuts", "ResultQueue", "Streamed", "across", "burst", "chain", "delay
 GROUP = 128
 
 
-def _register(m, value, name, reset_less=True, init=None):
-    register = Signal(value.shape(), name=name, reset_less=reset_less, init=init)
+def _register(m, value, name, reset_less=True):
+    register = Signal(value.shape(), name=name, reset_less=reset_less)
     m.d.sync += register.eq(value)
     return register
 
@@ -86,15 +86,13 @@ class Cuts:
         self._names = names
         self._chosen = set(names[:stages])
 
-    def __call__(self, cut, value, label="", *, reset_less=True, init=None):
-        """``value`` on the far side of ``cut``; ``label`` tells signals of one cut apart. ``reset_less``: without reset. No tool
-        makes one of two that start with another ``init``.
-        """
+    def __call__(self, cut, value, label="", *, reset_less=True):
+        """``value`` on the far side of ``cut``; ``label`` tells signals of one cut apart. ``reset_less``: without reset."""
         if cut not in self._names:
             raise ValueError(f"cut must be one of {', '.join(self._names)}, not {cut!r}")
         if cut not in self._chosen:
             return value
-        return _register(self._m, value, f"{cut}_{label}_q" if label else f"{cut}_q", reset_less, init)
+        return _register(self._m, value, f"{cut}_{label}_q" if label else f"{cut}_q", reset_less)
 
     def count(self, *cuts):
         """How many of ``cuts`` are taken."""

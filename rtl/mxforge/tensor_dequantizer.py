@@ -26,7 +26,7 @@ class TensorDequantizer(Unit):
     Design (:class:`.multiply.Multiplier`). With ``multiplier`` of ``fp32`` the elements become FP32 numbers, and are multiplied as
     such, 24 by 24 bits, as by conventional hardware whose multipliers serve other ends as well. (Synthesis that sees a lane as a
     whole finds that the elements' low bits are zeros.) ``trimmed`` multiplies the significands that elements have, 4 or 3 bits by
-    24, for the same results. With ``product`` of ``rows`` lanes share the scale's multiple.
+    24, for the same results.
 
     Cuts: those of :class:`.multiply.Multiplier`.
 
@@ -49,7 +49,7 @@ class TensorDequantizer(Unit):
         @property
         def lane_multiplier(self):
             factor = FP8[self.element] if self.multiplier == "trimmed" else FP32
-            return Multiplier(factor, FP32, WIDES[self.target], self.overflow, self.product, self.lanes)
+            return Multiplier(factor, FP32, WIDES[self.target], self.overflow, self.product)
 
         @property
         def cuts(self):
@@ -73,12 +73,14 @@ class TensorDequantizer(Unit):
         p = self.parameters
         cut = Cuts(m, p.cuts, p.stages)
 
-        scales = p.lane_multiplier.factors(m, cut, decode(m, self.i.scale, FP32, "scale"), "scale")
-        for lane, scale in enumerate(scales):
+        multiplier = p.lane_multiplier
+        scale = cut("operands", decode(m, self.i.scale, FP32, "scale"), "scale")
+        for lane in range(p.lanes):
             element = decode(m, self.i.elements[lane], self._element, f"element{lane}")
             if p.multiplier == "fp32":
                 element = self._widened(m, element, f"wide{lane}")
-            m.d.comb += self.o.values[lane].eq(p.lane_multiplier.result(m, cut, element, scale, f"value{lane}"))
+            element = cut("operands", element, f"value{lane}_a")
+            m.d.comb += self.o.values[lane].eq(multiplier.result(m, cut, element, scale, f"value{lane}"))
 
         return m
 

@@ -7,7 +7,7 @@ from amaranth.lib import data
 from amaranth.utils import ceil_log2
 
 from . import parameters
-from .block_amax import finite_magnitude_of
+from .block_amax import crossed_key, finite_magnitude_of, largest_key
 from .element_cast import Caster
 from .formats import E4M3, E5M2, E8M0, FP32, WIDES
 from .multiply import Multiplier
@@ -60,7 +60,7 @@ class TensorQuantizer(Unit):
 
         @property
         def lane_multiplier(self):
-            return Multiplier(WIDES[self.source], FP32, FP32, product=self.product, lanes=self.lanes)
+            return Multiplier(WIDES[self.source], FP32, FP32, product=self.product)
 
         @property
         def path(self):
@@ -70,9 +70,9 @@ class TensorQuantizer(Unit):
 
         @property
         def cuts(self):
-            first = ("product", "result", "shifted", "cast_shifted", "coarse", "partials", "rounded", "cast_difference", "fine",
-                     "operands", "cast_rounded", "cast_result", "cast_places", "cast_decoded")
-            return first + tuple(name for name in self.lane_multiplier.cuts if name not in first)
+            leading = ("product", "result", "shifted", "cast_shifted", "coarse", "partials", "rounded", "cast_difference", "fine",
+                       "operands", "cast_rounded", "cast_result", "cast_places", "cast_decoded")
+            return leading + tuple(name for name in self.lane_multiplier.cuts if name not in leading)
 
         def __post_init__(self):
             super().__post_init__()
@@ -98,12 +98,13 @@ class TensorQuantizer(Unit):
             return cut(f"cast_{name}", value, label)
 
         caster = Caster(FP32, self._element, "rne", p.overflow, is_scaled=False)
-        scales = p.lane_multiplier.factors(m, cut, decode(m, self.i.scale, FP32, "scale"), "scale")
+        multiplier = p.lane_multiplier
+        scale = cut("operands", decode(m, self.i.scale, FP32, "scale"), "scale")
         neutral = caster.share(m, C(E8M0.bias, E8M0.width))
-        for lane, scale in enumerate(scales):
-            value = decode(m, self.i.values[lane], self._source, f"value{lane}")
+        for lane in range(p.lanes):
+            value = cut("operands", decode(m, self.i.values[lane], self._source, f"value{lane}"), f"product{lane}_a")
             scaled = Signal(FP32.width, name=f"scaled{lane}")
-            m.d.comb += scaled.eq(p.lane_multiplier.result(m, cut, value, scale, f"product{lane}"))
+            m.d.comb += scaled.eq(multiplier.result(m, cut, value, scale, f"product{lane}"))
             decoded = caster.decode(m, scaled, None, f"decoded{lane}")
             decoded = cast_cut("decoded", decoded, f"decoded{lane}")
             m.d.comb += self.o.elements[lane].eq(caster.encode(
@@ -124,30 +125,14 @@ class TensorQuantizer(Unit):
             ends = (n if len(taken) >= steps else n * len(taken) // steps for n in (step - 1, step))
             return taken[slice(*ends)]
 
-        def crossed(step, value, n, label):
-            # Every other one as the complement that the next comparison adds.
-            inverted = through(cut, behind(step), ~value if n % 2 else value, f"{label}{n}")
-            return ~inverted if n % 2 else inverted
-
-        keys = [crossed(1, finite_magnitude_of(m, self.i.values[lane], self._source), lane, "finite") for lane in range(p.lanes)]
-        for level in range(1, levels + 1):
-            larger = []
-            for n, (a, b) in enumerate(zip(keys[::2], keys[1::2], strict=False)):
-                # The carry out of the difference less 1.
-                is_first = through(cut, behind(2 * level), (a + ~b)[-1], f"is_first{n}")
-                a, b = (through(cut, behind(2 * level), key, f"{side}{n}") for key, side in ((a, "first"), (b, "second")))
-                key = Signal(len(a), name=f"larger{level}_{n}")
-                m.d.comb += key.eq(Mux(is_first, a, b))
-                larger.append(key)
-            if len(keys) % 2:
-                larger.append(through(cut, behind(2 * level), keys[-1], "unpaired"))
-            keys = [crossed(2 * level + 1, key, n, "larger") for n, key in enumerate(larger)]
-        largest = self._as_fp32(m, keys[0])
+        keys = [crossed_key(cut, behind(1), finite_magnitude_of(m, self.i.values[lane], self._source), lane, "key")
+                for lane in range(p.lanes)]
+        largest = self._as_fp32(m, largest_key(
+            m, cut, keys, lambda level: behind(2 * level), lambda level: behind(2 * level + 1), "key"))
         if steps > 2 * levels + 1:
             largest = through(cut, behind(steps), largest, "largest_fp32")
 
-        before = [name for step in range(1, steps + 1) for name in behind(step)]
-        rest = taken[len(before):]
+        before, rest = taken[:steps], taken[steps:]
         first = through(cut, before, self.i.first, "first")
         valid = delay(m, self.i_valid, len(before), name="compared", reset_less=False)
         amax = Signal(FP32.width - 1)
