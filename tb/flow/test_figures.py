@@ -84,6 +84,14 @@ def test_targets_are_held_to(some):
         "7,500 NAND2, the target of 7,600 is reached with 1.3 % to spare." in figures.WORDS["named_words"](some)
 
 
+def test_the_smaller_multiplier_is_named_too(some):
+    some["area/fp32_multiplier_rows"] = area({"lut4_equivalents": 1500, "depth": 7}, {"nand2": 6500.0, "depth": 90})
+    said = list(figures.WORDS["named_words"](some))
+    assert said[-1] == ("The same with `product` of `rows`, 1,500 / 6,500: 15.0 times in LUT4, the target of 25 is missed by "
+                        "40.0 %; 26.0 times in NAND2, the target of 25 is reached with 4 % to spare.")
+    assert said[-2].startswith("`fp32_multiplier` beside `dequantize1_fp32`: 26.0 times in LUT4")
+
+
 def test_fast(some):
     # 200 MHz, four beats a block, 1,000 LUT4.
     assert rows("fast", some) == {"`one_fast`": ["streams", "4", "1,000", "11", "200.0 (190.0 to 205.0)", "200", "50,000"]}
@@ -193,6 +201,10 @@ def test_origins(some):
     # Names that only begin like those that are shown are of other tables.
     some["area/fp32_multiplier_fast"] = some["area/one_fast"]
     assert not any("_fast" in line for line in figures.WORDS["claims_origins"](some))
+    some["area/fp32_multiplier_rows"] = some["area/fp32_multiplier"]
+    assert any(line.startswith("area/fp32_multiplier_rows:") for line in figures.WORDS["claims_origins"](some))
+    assert any(line.startswith("area/fp32_multiplier_rows:") for line in figures.WORDS["cost_origins"](some))
+    del some["area/fp32_multiplier_rows"]
     shown = [line.partition(":")[0] for line in figures.WORDS["cost_origins"](some)]
     assert shown == ["area/dequantize1_fp32", "area/fp32_multiplier", "area/one_fast", "fmax/one_fast", "area/fp32_multiplier_fast"]
     some["played/quantizer"] = {"command": "mxforge measure played/quantizer", "tools": {"numpy": "2"}}

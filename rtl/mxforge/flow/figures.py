@@ -205,20 +205,26 @@ def outliers(figures):
 
 def summary(figures):
     """The claims in short: 32 lanes, E8M0 beside FP32."""
-    mine, other = "dequantize32_fp32", "tensor_dequantizer_32"
+    mine, other, by_rows = "dequantize32_fp32", "tensor_dequantizer_32", "tensor_dequantizer_32_rows"
 
     def row(words, values, digits=0):
         return [words, *(_shown(value, digits) for value in values), _ratio(values[1], values[0])]
 
-    rows = [row(words, [_value(figures, f"area/{name}", *path) for name in (mine, other)]) for words, path in (
-        ("LUT4 (ECP5, no DSPs)", ("ecp5", "lut4_equivalents")), ("NAND2 equivalents", ("gates", "nand2")),
-        ("LUTs and carry cells on the longest path", ("ecp5", "depth")))]
+    rows = [row(words, [_value(figures, f"area/{name}", *path) for name in (mine, beside)]) for words, beside, path in (
+        ("LUT4 (ECP5, no DSPs)", other, ("ecp5", "lut4_equivalents")),
+        ("LUT4 (FP32: its smallest form, products as sums of rows)", by_rows, ("ecp5", "lut4_equivalents")),
+        ("NAND2 equivalents", other, ("gates", "nand2")), ("NAND2 equivalents (likewise)", by_rows, ("gates", "nand2")),
+        ("LUTs and carry cells on the longest path", other, ("ecp5", "depth")))]
     dsps = [_value(figures, f"dsp/{name}", "ecp5", "dsps") for name in (mine, other)]
     rows.append(["DSPs, where they may be used", *map(_shown, dsps), ""])
-    speeds = [_value(figures, f"fmax/{name}_pipelined", "median") for name in (mine, other)]
-    words = "Fmax with all pipeline cuts, MHz (FP32: with DSPs)"
-    rows.append([words, *(_shown(speed, 1) for speed in speeds), _ratio(*speeds[::-1])])
-    rows.append(row("Latency then, cycles", [figures.get(f"fmax/{name}_pipelined", {}).get("latency") for name in (mine, other)]))
+    for words, again, pair in (
+            ("Fmax with all pipeline cuts, MHz (FP32: with DSPs)", "Latency then, cycles",
+             (f"{mine}_pipelined", f"{other}_pipelined")),
+            ("Fmax between streams, MHz (FP32: rows, no DSPs)", "Latency there, cycles",
+             ("dequantizer_fast", "tensor_dequantizer_fast"))):
+        speeds = [_value(figures, f"fmax/{name}", "median") for name in pair]
+        rows.append([words, *(_shown(speed, 1) for speed in speeds), _ratio(*speeds[::-1])])
+        rows.append(row(again, [figures.get(f"fmax/{name}", {}).get("latency") for name in pair]))
     rows.append(row("Gate outputs that toggle, a value",
                     [_toggles(figures, mine, "e8m0"), _toggles(figures, other, "fp32")], 1))
     rows.append(row("Bytes of scales for 32 values", [1, 4]))
@@ -315,16 +321,14 @@ def named_words(figures):
                 zip(_areas(figures, name), beside["target"], ("LUT4", "NAND2"), strict=True) if value and target]
         if said:
             yield f"`{name}`: {'; '.join(said)}."
-    one, other = _areas(figures, "dequantize1_fp32"), _areas(figures, "fp32_multiplier")
-    if all(one + other):
-        said = [_held_to(larger / smaller, _TIMES, f"times in {unit}", True)
-                for larger, smaller, unit in zip(other, one, ("LUT4", "NAND2"), strict=True)]
-        yield f"`fp32_multiplier` beside `dequantize1_fp32`: {'; '.join(said)}."
-    by_rows = _areas(figures, "fp32_multiplier_rows")
-    if all(one + by_rows):
-        said = [_held_to(larger / smaller, _TIMES, f"times in {unit}", True)
-                for larger, smaller, unit in zip(by_rows, one, ("LUT4", "NAND2"), strict=True)]
-        yield f"The same with `product` of `rows`, {_pair(by_rows)}: {'; '.join(said)}."
+    one = _areas(figures, "dequantize1_fp32")
+    for name, words in (("fp32_multiplier", "`fp32_multiplier` beside `dequantize1_fp32`"),
+                        ("fp32_multiplier_rows", "The same with `product` of `rows`, {}")):
+        other = _areas(figures, name)
+        if all(one + other):
+            said = [_held_to(larger / smaller, _TIMES, f"times in {unit}", True)
+                    for larger, smaller, unit in zip(other, one, ("LUT4", "NAND2"), strict=True)]
+            yield f"{words.format(_pair(other))}: {'; '.join(said)}."
 
 
 def fast_words(figures):
@@ -376,7 +380,8 @@ def contrast_words(figures):
             ("dequantize1_fp32", "fp32_multiplier_rows", "With its product as a sum of rows, the smallest without DSPs, it is"),
             ("dequantize1_fp32", "tensor_dequantizer_1", "A lane that multiplies elements by an FP32 scale is"),
             ("dequantize32_fp32", "tensor_dequantizer_32", "With 32 lanes, which share what is decoded of the scale, it is"),
-            ("dequantize32_fp32", "tensor_dequantizer_32_rows", "With 32 lanes, four bits of an element and rows it is")):
+            ("dequantize32_fp32", "tensor_dequantizer_32_rows",
+             "With 32 lanes in its smallest form, sums of rows for the four bits of an element, it is")):
         ratios = [_ratio(larger, smaller) for larger, smaller in zip(_areas(figures, other), _areas(figures, mine), strict=True)]
         yield f"{words} {ratios[0]} times a lane that adds exponents in LUT4, {ratios[1]} times in NAND2."
 
@@ -434,8 +439,8 @@ def _origins(*patterns):
 WORDS = {
     "named_words": named_words, "fast_words": fast_words, "scaling_words": scaling_words,
     "contrast_words": contrast_words, "accuracy_words": accuracy_words, "outlier_words": outlier_words,
-    "cost_origins": _origins(*(f"area/{name}" for name in _BESIDE), "area/*_fast", "fmax/*_fast"),
-    "claims_origins": _origins("activity/*", "accuracy/*", *(
+    "cost_origins": _origins(*(f"area/{name}" for name in _BESIDE), "area/fp32_multiplier_rows", "area/*_fast", "fmax/*_fast"),
+    "claims_origins": _origins("activity/*", "accuracy/*", "area/*_rows", *(
         made.format(name) for name in _CONTRAST for made in ("area/{}", "dsp/{}", "fmax/{}", "fmax/{}_pipelined"))),
     "scaling_origins": _origins(*(f"{kind}/{key}_*" for key in SERIES for kind in ("area", "fmax"))),
     "played_origins": _origins("played/*"),
