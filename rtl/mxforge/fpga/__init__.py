@@ -1,0 +1,1 @@
+"""Units on a board: gateware, host link, boards, and a virtual board."""

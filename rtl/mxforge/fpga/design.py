@@ -1,0 +1,120 @@
+# amaranth: UnusedElaboratable=no
+"""What an accelerator is made of, and how it says so to a host."""
+import hashlib
+import json
+import struct
+from dataclasses import asdict, dataclass, field, fields
+from functools import cached_property
+
+from .. import __version__
+from ..catalog import UNITS
+from ..emit import manifest_of
+from ..errors import MxforgeError
+from ..pipeline import Streamed
+from . import protocol
+from .accelerator import Accelerator, Service
+from .protocol import Command
+
+__all__ = ["SERVICES", "Design", "Identity"]
+
+# The unit that serves each command.
+SERVICES = {Command.QUANTIZE: "quantizer", Command.DEQUANTIZE: "dequantizer", Command.DOT: "scaled_dot",
+            Command.MATMUL: "matmul_tile"}
+# Before the text of an identity: hash of the manifest, and when it was built, in seconds since 1970.
+_FACTS = struct.Struct("<32sI")
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Design:
+    """An accelerator: for each command that it has, what differs from the defaults of the unit that serves it.
+
+    ``clock`` in Hz; a bit on the line takes ``divisor`` clocks. ``depth``: bytes of the ring where requests wait.
+    """
+    board: str
+    units: dict = field(default_factory=dict)
+    clock: int
+    divisor: int
+    depth: int = 4096
+    mxforge: str = __version__
+
+    def __eq__(self, other):
+        return isinstance(other, Design) and self._text == other._text
+
+    def __hash__(self):
+        return hash(self._text)
+
+    @property
+    def _text(self):
+        return json.dumps(asdict(self), separators=(",", ":"))
+
+    @property
+    def baud(self):
+        return round(self.clock / self.divisor)
+
+    @property
+    def limit(self):
+        """Bytes of the longest packet of a request, and of an answer."""
+        return Accelerator.limit(self.depth)
+
+    @cached_property
+    def services(self):
+        """`Service` of each `Command`. ``MxforgeError`` where a unit has no such parameters, or its beats don't fit."""
+        services = {}
+        for word, parameters in self.units.items():
+            try:
+                command = next(command for command in SERVICES if command.name == word.upper())
+            except StopIteration:
+                known = ", ".join(command.name.lower() for command in SERVICES)
+                raise MxforgeError(f"{word} must be one of {known}") from None
+            try:
+                service = Service(command, Streamed(UNITS[SERVICES[command]](**parameters)))
+                if service.is_tile and {service.core.parameters.pair.a.width, service.core.parameters.pair.b.width} != {8}:
+                    raise ValueError("the elements of a tile on a board must have 8 bits")
+                needed = sum(service.input_bytes) * service.core.beats[0] + protocol.REQUEST.size + protocol.CHECKSUM.size + 4
+            except (TypeError, ValueError) as error:
+                raise MxforgeError(f"{word}: {error}") from error
+            answered = service.output_bytes * service.core.beats[1] + protocol.RESPONSE.size + protocol.CHECKSUM.size
+            if max(needed, protocol.least_request(answered)) > self.limit:
+                raise MxforgeError(f"{word}: a block takes {max(needed, protocol.least_request(answered))} bytes on the line, more "
+                                   f"than the {self.limit} of a frame with a ring of {self.depth} bytes")
+            services[command] = service
+        return services
+
+    @cached_property
+    def manifest(self):
+        """What a host must know to use the board: limits, and each unit's contract."""
+        return {"protocol": protocol.VERSION, "mxforge": self.mxforge, "limit": self.limit, "units": {
+            word: manifest_of(self.services[Command[word.upper()]].unit, word) for word in self.units}}
+
+    @property
+    def digest(self):
+        """SHA-256 of the manifest."""
+        return hashlib.sha256(json.dumps(self.manifest, sort_keys=True).encode()).digest()
+
+    def identity(self, built=0):
+        """What the board answers to IDENTIFY."""
+        return _FACTS.pack(self.digest, built) + self._text.encode()
+
+    def accelerator(self, built=0, **options):
+        """The hardware."""
+        return Accelerator(self.services.values(), self.identity(built), divisor=self.divisor, depth=self.depth, **options)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Identity:
+    """What a board said of itself: its `Design`, the SHA-256 of its manifest, and when it was built (0: not known)."""
+    design: Design
+    digest: bytes
+    built: int
+
+    @classmethod
+    def parse(cls, body):
+        """``ValueError`` if it isn't one."""
+        try:
+            digest, built = _FACTS.unpack_from(body)
+            said = json.loads(body[_FACTS.size:])
+            known = {one.name for one in fields(Design)}
+            design = Design(**{name: value for name, value in said.items() if name in known})
+        except (struct.error, ValueError, AttributeError, TypeError) as error:
+            raise ValueError(f"it gives no identity: {error}") from error
+        return cls(design=design, digest=digest, built=built)
