@@ -51,7 +51,7 @@ def simulate(request, verified):
     return run
 
 
-@pytest.fixture
+@pytest.fixture(scope="session")
 def sim_build():
     """The folder of everything that is built."""
     return SIM_BUILD

@@ -17,7 +17,7 @@ def blocks(path):
     return BLOCK.findall((ROOT / path).read_text())
 
 
-@pytest.mark.parametrize("path", ["README.md", "docs/golden.md", "docs/embedding.md"])
+@pytest.mark.parametrize("path", ["README.md", "docs/golden.md", "docs/embedding.md", "docs/link.md"])
 def test_what_it_shows_runs(path, tmp_path, monkeypatch, capfd, sim_build):
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("MXFORGE_BUILD_DIR", str(sim_build))

@@ -1,0 +1,304 @@
+"""The host's side: NumPy arrays in and out, by an accelerator on a board or a virtual one."""
+import contextlib
+import re
+import struct
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+
+from .. import __version__
+from ..errors import MxforgeError
+from ..flow.player import Beats
+from . import protocol
+from .accelerator import COUNTERS
+from .design import Identity
+from .link import PATIENCE, Link, SilenceError
+from .protocol import Command
+from .virtual import VirtualBoard
+
+__all__ = ["BAUDS", "Board", "Port"]
+
+# What boards are built for, the most usual first.
+BAUDS = 3_000_000, 2_000_000, 1_000_000, 115_200
+
+class Board:
+    """An accelerator: a board at a serial port, or with ``port`` of ``virtual`` its simulation.
+
+    Arrays in and out are NumPy's, of numbers or of formats' bit patterns. ``port`` may be an open :class:`serial.Serial`; ``baud``
+    is found by trying where it isn't given. ``patience``: seconds without an answer, after which a request is sent again.
+
+    ``MxforgeError`` where the port can't be used or goes away, where nobody answers there, where the board refuses something, and
+    where it was built of another mxforge.
+    """
+    def __init__(self, port="virtual", *, baud=None, build_dir="sim_build", patience=PATIENCE):
+        with contextlib.ExitStack() as stack:
+            if port == "virtual":
+                port = stack.enter_context(VirtualBoard(build_dir)).port
+                # Any will do.
+                baud = baud or BAUDS[-1]
+            self.link, self.identity = self._found(port, baud, patience)
+            stack.enter_context(self.link)
+            self.design = replace(self.identity.design, mxforge=__version__)
+            self._check()
+            self.ports = {command: Port(service, self.design) for command, service in self.design.services.items()}
+            self._stack = stack.pop_all()
+
+    @classmethod
+    def _found(cls, port, baud, patience):
+        """The line to the board, and its `Identity`."""
+        is_open = not isinstance(port, str)
+        bauds = (port.baudrate,) if is_open else (baud,) if baud else BAUDS
+        for one in bauds:
+            link = Link(port, one, patience=min(patience, 0.3), tries=3 if len(bauds) > 1 else 20)
+            try:
+                identity = Identity.parse(_one(link, Command.IDENTIFY))
+            except ValueError as error:
+                link.close()
+                raise MxforgeError(f"what answers at {link.port} is no board of mxforge: {error}") from error
+            except SilenceError:
+                link.close()
+            except BaseException:
+                link.close()
+                raise
+            else:
+                link.set_patience(patience)
+                return link, identity
+        raise MxforgeError(f"no board of mxforge answers at {link.port} (at {', '.join(f'{one:,}' for one in bauds)} baud); is it "
+                           "programmed, and no other program at the port?")
+
+    def close(self):
+        self._stack.close()
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *_):
+        self.close()
+
+    def _check(self):
+        said = self.identity
+        try:
+            if said.digest == self.design.digest:
+                return
+        except MxforgeError:
+            # Units that this host doesn't know.
+            pass
+        theirs, ours = _order(said.design.mxforge), _order(__version__)
+        if theirs == ours:
+            # Of one version they differ in sources: which are newer, their files tell.
+            newest = max(path.stat().st_mtime for path in Path(__file__).parents[1].rglob("*.py"))
+            theirs, ours = said.built, newest
+        older, what = ("board", "build and program it anew") if theirs < ours else (
+            "host", "install the mxforge that it was built with")
+        raise MxforgeError(f"the board at {self.link.port} ({said.design.board}, mxforge {said.design.mxforge}) has another "
+                           f"manifest than this host (mxforge {__version__}); the {older} is older: {what}")
+
+    def counters(self):
+        """Frames by how they ended, as the board counts them (modulo 65,536) since its start or `reset`."""
+        return dict(zip(COUNTERS, struct.unpack(f"<{len(COUNTERS)}H", _one(self.link, Command.COUNTERS)), strict=True))
+
+    def reset(self):
+        """Units to their start, counters to 0."""
+        _one(self.link, Command.RESET)
+
+    def quantize(self, values, progress=None):
+        """``values`` (N, block_size), floats that are cast to the unit's source -> scales (N,), element codes (N, block_size)."""
+        source = self._parameters(Command.QUANTIZE).source
+        got = self.play(Command.QUANTIZE, {"values": _bits(values, source)}, progress)
+        return got["scale"], got["elements"]
+
+    def dequantize(self, scales, codes, progress=None):
+        """``scales`` (N,), ``codes`` (N, block_size) -> values (N, block_size): float32, of BF16 and FP16 bit patterns."""
+        p = self._parameters(Command.DEQUANTIZE)
+        scales, codes = np.asarray(scales), np.asarray(codes)
+        blocks, size = codes.shape
+        if size % p.lanes:
+            raise MxforgeError(f"blocks to dequantize must be of a multiple of {p.lanes} codes, not {size}")
+        rows = {"scale": np.repeat(scales, size // p.lanes), "elements": codes.reshape(-1, p.lanes)}
+        bits = self.play(Command.DEQUANTIZE, rows, progress)["values"].reshape(blocks, size)
+        return bits.view(np.float32) if p.target == "fp32" else bits
+
+    def dot(self, a_scales, a_codes, b_scales, b_codes, c=None, progress=None):
+        """Dot products of blocks, (N,) and (N, block_size) of each side, and ``c`` (N,), else 0 -> bits of the target (N,)."""
+        p = self._parameters(Command.DOT)
+        inputs = {"a_scale": a_scales, "a_elements": a_codes, "b_scale": b_scales, "b_elements": b_codes}
+        if p.addend:
+            inputs["c"] = np.zeros(len(a_scales), np.uint32) if c is None else np.asarray(c, np.float32).view(np.uint32)
+        elif c is not None:
+            raise MxforgeError(f"the dot product of the board {self.design.board} has no addend")
+        return self.play(Command.DOT, inputs, progress)["result"]
+
+    def matmul(self, a, b, c=None, progress=None):
+        """``a`` (M, K) times ``b`` (K, N), floats, quantized on the board in blocks along K, plus ``c`` (M, N): float32 (M, N)."""
+        a, b = (np.asarray(one, np.float32) for one in (a, np.asarray(b).T))
+        if a.ndim != 2 or b.ndim != 2 or a.shape[1] != b.shape[1]:
+            raise MxforgeError(f"a and b must be (M, K) and (K, N), not {a.shape} and {b.T.shape}")
+        block_size = self._parameters(Command.MATMUL).block_size
+        sides = []
+        for side in a, b:
+            padded = np.pad(side, ((0, 0), (0, -side.shape[1] % block_size)))
+            scales, codes = self.quantize(padded.reshape(-1, block_size), progress)
+            sides += [scales.reshape(len(side), -1), codes.reshape(len(side), -1, block_size)]
+        return self.multiply(*sides, c, progress)
+
+    def multiply(self, a_scales, a_codes, b_scales, b_codes, c=None, progress=None):
+        """Blocks along K of A's rows, (M, blocks) and (M, blocks, block_size), and of B's columns likewise: float32 (M, N).
+
+        A frame takes as many blocks as it holds; where K takes several, the sum goes on from what came of those before, as
+        the tile's own does.
+        """
+        p = self._parameters(Command.MATMUL)
+        port = self.ports[Command.MATMUL]
+        if not p.addend or p.accumulation not in ("fp32_fused", "fp32_chain"):
+            raise MxforgeError(f"the tile of the board {self.design.board} ({p.accumulation}{'' if p.addend else ', no addend'}) "
+                               "can't go on with a sum; matmul needs fp32_fused or fp32_chain")
+        (m, blocks), n = np.shape(a_scales), len(b_scales)
+        a, b = (port.panels(p, *side) for side in ((a_scales, a_codes, p.rows), (b_scales, b_codes, p.columns)))
+        results = np.zeros((len(a) * p.rows, len(b) * p.columns), np.float32)
+        if c is not None:
+            results[:m, :n] = c
+        together, rows, columns = port.cut(blocks, len(a), len(b))
+        for first in range(0, blocks, together):
+            part = slice(first, first + together)
+            places = [(slice(i, i + rows), slice(j, j + columns))
+                      for i in range(0, len(a), rows) for j in range(0, len(b), columns)]
+
+            requests = (port.product(a[down, part], b[across, part], _tiles(results, p, down, across)) for down, across in places)
+            for (down, across), body in zip(places, self.link.ask(requests), strict=True):
+                tiles = _tiles(results, p, down, across)
+                if len(body) != tiles.nbytes:
+                    raise MxforgeError(f"the board at {self.link.port} answered {len(body)} bytes to matmul, not {tiles.nbytes}")
+                tiles[:] = np.frombuffer(body, np.float32).reshape(tiles.shape)
+                if progress is not None:
+                    progress(tiles.shape[0] * tiles.shape[1] * len(range(*part.indices(blocks))))
+        return results[:m, :n]
+
+    def _parameters(self, command):
+        if command not in self.ports:
+            raise MxforgeError(f"the board {self.design.board} has no {command.name.lower()}")
+        return self.design.services[command].core.parameters
+
+    def play(self, command, inputs, progress=None):
+        """A unit's outputs for ``inputs``, both by payload fields: arrays of bit patterns, a row a block.
+
+        ``progress(blocks)`` is told of blocks that are done.
+        """
+        self._parameters(command)
+        return self.ports[command].play(self.link, inputs, progress)
+
+
+def _one(link, command):
+    body, = link.ask([(command, b"")])
+    return body
+
+
+def _order(version):
+    return [int(part) for part in re.findall(r"\d+", version)]
+
+
+def _bits(values, wide):
+    """Bit patterns of floats in the format ``wide``; those of BF16 as they are, since NumPy has none."""
+    values = np.asarray(values)
+    if values.dtype.kind == "u":
+        return values
+    if wide == "bf16":
+        raise MxforgeError("this board quantizes BF16: give it bit patterns, numpy.uint16")
+    kind = {"fp32": np.float32, "fp16": np.float16}[wide]
+    return np.ascontiguousarray(values, kind).view(np.dtype(f"u{np.dtype(kind).itemsize}"))
+
+
+def _tiles(results, p, down, across):
+    """A view of ``results``: (panels of A, panels of B, rows, columns)."""
+    whole = results.reshape(len(results) // p.rows, p.rows, -1, p.columns).swapaxes(1, 2)
+    return whole[down, across]
+
+
+class Port:
+    """Rows of the payload fields of a `Design`'s `Service` as requests, and answers as rows."""
+    def __init__(self, service, design):
+        manifest = design.manifest["units"][service.command.name.lower()]
+        self.command = service.command
+        self.service = service
+        self.inputs = Beats(manifest["ports"]["i__payload"], manifest["beats"]["i"])
+        self.outputs = Beats(manifest["ports"]["o__payload"], manifest["beats"]["o"])
+        self.input_bytes = service.input_bytes[0]
+        self.output_bytes = service.output_bytes
+        self.answered = self.output_bytes * self.outputs.beats
+        self.limit = design.limit
+        self.fixed = protocol.REQUEST.size + protocol.CHECKSUM.size + struct.calcsize("<HBB")
+        # Blocks of a frame: the answer's must fit too, and be no longer than the request.
+        self.blocks = min((design.limit - self.fixed) // (self.input_bytes * self.inputs.beats),
+                          (design.limit * 32 // 33 - 32) // self.answered, 0xFFFF)
+
+    def request(self, rows):
+        """For rows of inputs, as :meth:`.Beats.check` gives them; no more than `blocks`."""
+        payloads = self.inputs.pack(rows)
+        count = len(payloads) // self.inputs.beats
+        body = struct.pack("<HBB", count, 1, 1) + payloads[:, :self.input_bytes].tobytes()
+        return self.command, self.filled(body, count * self.answered)
+
+    def rows(self, body):
+        """Rows of outputs, of an answer's body."""
+        payloads = np.zeros((len(body) // self.output_bytes, self.outputs.size), np.uint8)
+        payloads[:, :self.output_bytes] = np.frombuffer(body, np.uint8).reshape(len(payloads), -1)
+        rows = self.outputs.empty(len(payloads) // self.outputs.beats)
+        self.outputs.unpack(payloads, rows)
+        return rows
+
+    @staticmethod
+    def filled(body, answered):
+        """The body of a request, as long as one must be whose answer's body has ``answered`` bytes."""
+        least = protocol.least_request(protocol.RESPONSE.size + answered + protocol.CHECKSUM.size)
+        return body.ljust(least - protocol.REQUEST.size - protocol.CHECKSUM.size, b"\0")
+
+    def play(self, link, inputs, progress=None):
+        """Outputs for inputs, arrays by payload fields; see `Board.play`."""
+        rows, total = self.inputs.check(inputs)
+        outputs = self.outputs.empty(total)
+        starts = range(0, total, self.blocks)
+
+        requests = (self.request({name: array[start:start + self.blocks] for name, array in rows.items()}) for start in starts)
+        for start, body in zip(starts, link.ask(requests), strict=True):
+            count = min(self.blocks, total - start)
+            if len(body) != count * self.answered:
+                raise MxforgeError(f"the board at {link.port} answered {len(body)} bytes to {self.command.name.lower()}, "
+                                   f"not {count * self.answered}")
+            for name, array in self.rows(body).items():
+                outputs[name][start:start + count] = array
+            if progress is not None:
+                progress(count)
+        return outputs
+
+    def panels(self, p, scales, codes, lines):
+        """Panels of ``lines`` rows each, those that are missing 0: bytes of beats (panels, blocks, beats, bytes)."""
+        scales, codes = np.asarray(scales), np.asarray(codes)
+        blocks, beats = scales.shape[1], self.inputs.beats
+        filling = -len(scales) % lines
+        scales = np.pad(scales, ((0, filling), (0, 0))).reshape(-1, lines, blocks)
+        codes = np.pad(codes, ((0, filling), (0, 0), (0, 0))).reshape(-1, lines, blocks, beats, p.lanes)
+        # Of a beat the scales of all rows, then their elements.
+        scales = np.broadcast_to(scales.transpose(0, 2, 1)[:, :, None], (len(scales), blocks, beats, lines))
+        return np.concatenate([scales, codes.transpose(0, 2, 3, 1, 4).reshape(len(scales), blocks, beats, -1)], axis=3)
+
+    def cut(self, blocks, rows, columns):
+        """Of a product of so many blocks, panels of A and of B: how many of each a frame takes, for the fewest bytes in all."""
+        a, b, c = self.service.input_bytes
+        best = None
+        for i in range(1, min(rows, 255) + 1):
+            for j in range(1, min(columns, 255) + 1):
+                if (i * j * c) * 33 // 32 + 32 > self.limit:
+                    break
+                k = min(blocks, (self.limit - self.fixed - i * j * c) // ((i * a + j * b) * self.inputs.beats))
+                if k < 1:
+                    break
+                frames = -(-blocks // k) * -(-rows // i) * -(-columns // j)
+                size = frames * (self.fixed + i * j * c + k * (i * a + j * b) * self.inputs.beats)
+                if best is None or size < best[0]:
+                    best = size, k, i, j
+        return best[1:]
+
+    def product(self, a, b, tiles):
+        """For a product of panels, added to ``tiles`` (panels of A, panels of B, rows, columns)."""
+        body = struct.pack("<HBB", a.shape[1], len(a), len(b)) + a.tobytes() + b.tobytes() + tiles.tobytes()
+        return self.command, self.filled(body, tiles.nbytes)

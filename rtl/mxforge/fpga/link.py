@@ -1,0 +1,205 @@
+"""Requests and answers over a serial port: what a host knows of the line."""
+import threading
+import time
+from collections import OrderedDict
+from dataclasses import dataclass
+from pathlib import Path
+from queue import Empty, SimpleQueue
+
+import numpy as np
+import serial
+from cobs import cobs
+
+from ..errors import MxforgeError
+from . import protocol
+from .protocol import Status
+
+__all__ = ["PATIENCE", "Link", "SilenceError", "Traffic", "opened"]
+
+# Bytes of requests that are under way at a time: enough for the line never to wait for the host.
+_WINDOW = 1 << 15
+# Seconds in which nothing comes, after which what is under way is taken as lost; those after the board has complained.
+PATIENCE, _HURRY = 2.0, 0.25
+
+
+@dataclass
+class Traffic:
+    """What went over a line: bytes; requests, of them those sent again; answers that nobody waited for, complaints of the board
+    about what it couldn't read, frames that came damaged; and the seconds in which answers were waited for.
+    """
+    sent: int = 0
+    received: int = 0
+    requests: int = 0
+    again: int = 0
+    stray: int = 0
+    complaints: int = 0
+    damaged: int = 0
+    seconds: float = 0.0
+
+
+class SilenceError(MxforgeError):
+    """Nobody answers."""
+
+
+class Link:
+    """A board at the serial ``port``, or at an open :class:`serial.Serial`; several requests are under way at a time.
+
+    The board answers in the order in which requests reach it, so an answer to a later one says that an earlier one is lost; it
+    is sent again, under another tag, so that an answer that comes late is known as such. What an earlier host left on
+    the line is known by coming before the answer to this one's first request, which therefore must be alone.
+
+    ``patience`` in seconds, ``tries`` of each request. ``MxforgeError`` if the port can't be opened.
+    """
+    def __init__(self, port, baud=115_200, *, patience=PATIENCE, tries=20):
+        self.port = port if isinstance(port, str) else port.port
+        self.traffic = Traffic()
+        self._patience = patience
+        self._tries = tries
+        self._serial = opened(port, baud) if isinstance(port, str) else port
+        self._tag = int(np.random.default_rng().integers(protocol.UNKNOWN_TAG))
+        self._answers = SimpleQueue()
+        self._is_open = True
+        self._reader = threading.Thread(target=self._read, daemon=True)
+        self._reader.start()
+        # Ends what an earlier host may have left unfinished.
+        self._write(b"\0")
+
+    def set_patience(self, patience, tries=20):
+        self._patience, self._tries = patience, tries
+
+    def close(self):
+        self._is_open = False
+        self._reader.join()
+        self._serial.close()
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *_):
+        self.close()
+
+    def _read(self):
+        frame = bytearray()
+        try:
+            while self._is_open:
+                got = self._serial.read(max(1, self._serial.in_waiting))
+                self.traffic.received += len(got)
+                *ends, rest = got.split(b"\0")
+                for end in ends:
+                    frame += end
+                    if frame:
+                        self._take(bytes(frame))
+                    frame.clear()
+                frame += rest
+        # A port that goes away gives pyserial a TypeError, too.
+        except (serial.SerialException, OSError, TypeError) as error:
+            self._answers.put(error)
+
+    def _take(self, frame):
+        try:
+            self._answers.put(protocol.answer_of(cobs.decode(frame)))
+        except (cobs.DecodeError, ValueError):
+            self.traffic.damaged += 1
+
+    def _write(self, frame):
+        try:
+            self._serial.write(frame)
+        except (serial.SerialException, OSError) as error:
+            raise MxforgeError(f"the port {self.port} is gone: {_reason(error)}") from error
+        self.traffic.sent += len(frame)
+
+    def ask(self, requests):
+        """Bodies of the answers to ``requests``, ``(command, body)`` each, in their order.
+
+        ``MxforgeError`` if the board refuses one or doesn't answer, or if the port goes away.
+        """
+        started = time.perf_counter()
+        requests = enumerate(requests)
+        waiting, done, given, under_way, is_over = OrderedDict(), {}, 0, 0, False
+        deadline, heard = time.monotonic() + self._patience, -1
+        try:
+            while True:
+                while not is_over and under_way < _WINDOW:
+                    following = next(requests, None)
+                    is_over = following is None
+                    if not is_over:
+                        number, request = following
+                        self._send(waiting, number, request, 1)
+                        under_way += _size(request)
+                while given in done:
+                    yield done.pop(given)
+                    given += 1
+                if not waiting:
+                    if is_over:
+                        return
+                    continue
+                try:
+                    answer = self._answers.get(timeout=max(0.0, deadline - time.monotonic()))
+                except Empty:
+                    # A long answer may be on its way.
+                    if heard == self.traffic.received:
+                        self._send_again(waiting, list(waiting))
+                    heard = self.traffic.received
+                    deadline = time.monotonic() + self._patience
+                    continue
+                if not self._is_awaited(answer, waiting):
+                    if answer.command is None:
+                        deadline = min(deadline, time.monotonic() + _HURRY)
+                    continue
+                lost = list(waiting)[:list(waiting).index(answer.tag)]
+                number, request, _ = waiting.pop(answer.tag)
+                if answer.status != Status.OK:
+                    raise MxforgeError(f"the board at {self.port} refuses {request[0].name.lower()}: {answer.status.words}")
+                done[number] = answer.body
+                under_way -= _size(request)
+                self._send_again(waiting, lost)
+                deadline = time.monotonic() + self._patience
+        finally:
+            self.traffic.seconds += time.perf_counter() - started
+
+    def _is_awaited(self, answer, waiting):
+        if isinstance(answer, Exception):
+            raise MxforgeError(f"the port {self.port} is gone: {_reason(answer)}")
+        if answer.version != protocol.VERSION:
+            raise MxforgeError(f"the board at {self.port} speaks version {answer.version} of the protocol, this host "
+                               f"version {protocol.VERSION}")
+        if answer.tag in waiting and waiting[answer.tag][1][0] == answer.command:
+            return True
+        if answer.command is None:
+            self.traffic.complaints += 1
+        else:
+            self.traffic.stray += 1
+        return False
+
+    def _send(self, waiting, number, request, tries):
+        command, body = request
+        if tries > self._tries:
+            raise SilenceError(f"the board at {self.port} doesn't answer: {command.name.lower()} was sent {self._tries} times")
+        self._tag = (self._tag + 1) % protocol.UNKNOWN_TAG
+        waiting[self._tag] = number, request, tries
+        self._write(cobs.encode(protocol.request(command, self._tag, body)) + b"\0")
+        self.traffic.requests += 1
+        self.traffic.again += tries > 1
+
+    def _send_again(self, waiting, tags):
+        for tag in tags:
+            number, request, tries = waiting.pop(tag)
+            self._send(waiting, number, request, tries + 1)
+
+
+def opened(port, baud):
+    """The serial ``port``; ``MxforgeError`` if it can't be opened."""
+    try:
+        return serial.Serial(port, baud, timeout=0.05, exclusive=True)
+    except (serial.SerialException, ValueError, OSError) as error:
+        why = _reason(error) if Path(port).exists() else "there is no such device"
+        raise MxforgeError(f"the port {port} can't be opened: {why}") from error
+
+
+def _size(request):
+    return len(request[1]) + protocol.REQUEST.size + protocol.CHECKSUM.size
+
+
+def _reason(error):
+    number = getattr(error, "errno", None)
+    return " ".join((error.strerror or str(error)).split()) if number else " ".join(str(error).split()) or type(error).__name__

@@ -1,0 +1,159 @@
+"""A soak of the host link: many requests over a line that damages, loses and doubles bytes, and hosts that vanish."""
+import contextlib
+from dataclasses import asdict, dataclass, field
+from importlib import import_module
+
+import numpy as np
+from cobs import cobs
+
+import mxgolden
+from mxbench.stimulus.floats import codes
+
+from . import protocol
+from .host import BAUDS, Board
+from .link import opened
+from .virtual import VirtualBoard
+
+__all__ = ["NoisyPort", "Outcome", "run"]
+
+# Requests that are asked together, and after how many of such batches a host vanishes in the middle of a frame.
+_BATCH, _BATCHES = 64, 4
+# Blocks of a request, and those that are made in advance.
+_BLOCKS, _POOL = 3, 4096
+# Seconds. What is lost is waited for often here.
+_PATIENCE = 0.5
+
+
+class NoisyPort:
+    """A serial port where each way, about once in ``every`` bytes, something goes wrong: a bit is flipped, a few bytes are lost,
+    come twice, or are made up, a whole write is lost or comes twice.
+    """
+    KINDS = "flipped", "lost", "doubled", "made up", "write lost", "write doubled"
+
+    def __init__(self, port, every, rng):
+        self._port = port
+        self._every = every
+        self._rng = rng
+        self.done = dict.fromkeys(self.KINDS, 0)
+
+    def __getattr__(self, name):
+        return getattr(self._port, name)
+
+    def _damaged(self, data, kinds):
+        if self._rng.random() * self._every >= len(data):
+            return data
+        kind = str(self._rng.choice(kinds))
+        self.done[kind] += 1
+        at = int(self._rng.integers(len(data)))
+        few = int(self._rng.integers(1, 4))
+        match kind:
+            case "flipped":
+                return data[:at] + bytes([data[at] ^ 1 << int(self._rng.integers(8))]) + data[at + 1:]
+            case "lost":
+                return data[:at] + data[at + few:]
+            case "doubled":
+                return data[:at] + data[at:at + few] + data[at:]
+            case "made up":
+                return data[:at] + self._rng.bytes(few) + data[at:]
+            case "write lost":
+                return b""
+            case "write doubled":
+                return data + data
+
+    def write(self, data):
+        return self._port.write(self._damaged(bytes(data), self.KINDS))
+
+    def read(self, size=1):
+        return self._damaged(self._port.read(size), self.KINDS[:4])
+
+
+@dataclass(kw_only=True)
+class Outcome:
+    """``requests`` answered, of them ``wrong``; hosts that ``vanished``; what the ports did to the line, and what the hosts and the
+    board noticed of it.
+    """
+    requests: int = 0
+    wrong: int = 0
+    vanished: int = 0
+    noise: dict = field(default_factory=dict)
+    noticed: dict = field(default_factory=dict)
+    counters: dict = field(default_factory=dict)
+
+
+def _add(counts, to):
+    for name, count in counts.items():
+        to[name] = to.get(name, 0) + count
+
+
+class _Questions:
+    """Random requests to a port of a board, and what golden says to them."""
+    def __init__(self, port, rng):
+        self.port = port
+        self._rng = rng
+        self._parameters = asdict(port.service.core.parameters)
+        unit = type(port.service.core).__module__.rpartition(".")[2]
+        self._is_tile = port.service.is_tile
+        if not self._is_tile:
+            self._rows, _ = port.inputs.check(import_module(f"mxbench.stimulus.{unit}").blocks(self._parameters, _POOL, rng))
+            self._expected = import_module(f"mxgolden.{unit}").expected(self._parameters, self._rows)
+
+    def __call__(self):
+        """A request, and the bytes of the answer's body."""
+        if self._is_tile:
+            return self._product()
+        count = int(self._rng.integers(1, min(_BLOCKS, self.port.blocks) + 1))
+        part = slice(start := int(self._rng.integers(_POOL - count)), start + count)
+        expected = self.port.outputs.pack({name: array[part] for name, array in self._expected.items()})
+        return (self.port.request({name: array[part] for name, array in self._rows.items()}),
+                expected[:, :self.port.output_bytes].tobytes())
+
+    def _product(self):
+        p, rng = self.port.service.core.parameters, self._rng
+        blocks, *panels = (int(count) for count in rng.integers(1, 4, 3))
+        sides, tiles = [], []
+        for element, lines, count in zip((p.a_element, p.b_element), (p.rows, p.columns), panels, strict=True):
+            scales = rng.integers(118, 138, (count * lines, blocks), np.uint8)
+            sides.append((scales, codes(element, (count * lines, blocks * p.block_size), rng)))
+            tiles.append(self.port.panels(p, scales, sides[-1][1].reshape(len(scales), blocks, -1), lines))
+        (a_scales, a), (b_scales, b) = sides
+        c = rng.normal(size=(len(a), len(b))).astype(np.float32)
+        wanted = mxgolden.dot(a[:, None], a_scales[:, None], b, b_scales, c.view(np.uint32), p.a_element, p.b_element,
+                              p.accumulation)
+        by_tiles = (array.reshape(panels[0], p.rows, panels[1], p.columns).swapaxes(1, 2) for array in (c, wanted))
+        addends, expected = (np.ascontiguousarray(array) for array in by_tiles)
+        return self.port.product(*tiles, addends), expected.tobytes()
+
+
+def run(port, frames, *, every=5000, seed=1, build_dir="sim_build", progress=None):
+    """Ask ``frames`` requests of the board at ``port``, over a `NoisyPort` with a fault ``every`` so many bytes, and compare each
+    answer with golden: an `Outcome`. ``progress(requests)`` is told of those that are done. ``MxforgeError`` if the board stops
+    answering.
+    """
+    rng = np.random.default_rng(seed)
+    outcome = Outcome()
+    with contextlib.ExitStack() as stack:
+        if port == "virtual":
+            port = stack.enter_context(VirtualBoard(build_dir)).port
+        with Board(port, baud=BAUDS[-1]) as board:
+            board.reset()
+            questions = [_Questions(one, rng) for one in board.ports.values()]
+        while outcome.requests < frames:
+            noisy = NoisyPort(opened(port, BAUDS[-1]), every, rng)
+            with Board(noisy, patience=_PATIENCE) as board:
+                for _ in range(_BATCHES):
+                    asked = [questions[int(rng.integers(len(questions)))]() for _ in range(min(_BATCH, frames - outcome.requests))]
+                    answers = board.link.ask(request for request, _ in asked)
+                    for (_, wanted), body in zip(asked, answers, strict=True):
+                        outcome.wrong += body != wanted
+                    outcome.requests += len(asked)
+                    if progress is not None:
+                        progress(len(asked))
+                (command, body), _ = questions[0]()
+                frame = cobs.encode(protocol.request(command, 0, body))
+                noisy.write(frame[:int(rng.integers(len(frame)))])
+                outcome.vanished += 1
+            _add(noisy.done, outcome.noise)
+            _add(asdict(board.link.traffic), outcome.noticed)
+        with Board(port, baud=BAUDS[-1]) as board:
+            outcome.counters = board.counters()
+    return outcome
