@@ -12,13 +12,16 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
-__all__ = ["ToolError", "Toolchain", "compile_model", "find", "lint", "locked", "require_compiler", "run_tool", "runtime"]
+__all__ = ["ToolError", "Toolchain", "build_program", "compile_model", "find", "lint", "locked", "require_compiler", "run_tool",
+           "runtime"]
 
 _FST = Path(__file__).with_name("fst")
 # One C++ file, at the second: as fast a model as several at -O2, in half the time or less.
 _LEVELS = "-O0", "-O1"
 # What models and players include besides.
 _HEADERS = "algorithm", "cstdarg", "cstdint", "cstdio", "cstdlib", "cstring", "map", "string", "vector"
+# For a program that runs long. A module with many instances stays one in C++ too.
+_FAST = "-O3", "--inline-mult", "2000", "--timescale", "1ns/1ns"
 _FEATURES = "COVERAGE", "SC", "TIMING", "TRACE", "TRACE_FST", "TRACE_VCD", "TRACE_SAIF"
 
 
@@ -147,6 +150,29 @@ def compile_model(folder, harness, program, library, *, optimized=True, features
     source.write_text("\n".join(lines) + "\n")
     run_tool(["g++", _LEVELS[optimized], f"-I{folder}", *find().flags(*features), "-include", library.with_name("model.h"), source,
               library, *link, "-o", program])
+
+
+def build_program(kind, text, top, harness, build_dir, flags=(), features=()):
+    """The fast program that C++ ``harness`` and module ``top`` of Verilog ``text``, a class Vtop to it, make: built below
+    ``build_dir`` once for each content, in a folder of its ``kind``. ``features`` as of `compile_model`.
+    """
+    tools = find()
+    key = hashlib.sha256("\0".join([text, harness, tools.version, *_FAST, *flags]).encode()).hexdigest()[:12]
+    folder = Path(build_dir).absolute() / f"{kind}-{top}-{key}"
+    model = folder / "obj_dir"
+    program = model / kind
+    with locked(folder):
+        if not (folder / "built").exists():
+            shutil.rmtree(model, ignore_errors=True)
+            verilog, source = folder / f"{top}.v", folder / f"{kind}.cpp"
+            verilog.write_text(text)
+            source.write_text(harness)
+            library = runtime(build_dir)
+            run_tool([tools.verilator, "--cc", "--top-module", top, "--prefix", "Vtop", "-Mdir", model, *_FAST, *flags, verilog],
+                     env=tools.environment(), cwd=folder)
+            compile_model(model, source, program, library, features=features)
+            (folder / "built").touch()
+    return program
 
 
 def lint(files, top):

@@ -1,9 +1,7 @@
 """Vectors through emitted Verilog: a generated C++ program round the Verilated unit, fed with whole arrays."""
-import hashlib
 import itertools
 import json
 import queue
-import shutil
 import subprocess
 import tempfile
 import threading
@@ -19,8 +17,6 @@ from mxbench.manifest import as_streams, dtype_of
 
 __all__ = ["Beats", "Player", "ProtocolError", "Statistics", "build", "check", "check_waves"]
 
-# A module with many instances stays one in C++ too.
-_FLAGS = ("-O3", "--inline-mult", "2000", "--timescale", "1ns/1ns")
 _TRACES = {".fst": "TRACE_FST", ".vcd": "TRACE_VCD"}
 # Rows that are packed at a time: small enough for the cache, large enough that NumPy's calls don't count.
 _PACKED_BYTES = 1 << 20
@@ -341,29 +337,13 @@ def build(text, manifest, build_dir):
 
     An AXI4-Stream top is played with ``tlast`` as a field of its payloads, see :func:`mxbench.manifest.as_streams`.
     """
-    tools = verilator.find()
     if manifest.get("axi"):
         text, manifest = _as_streams(text, manifest)
     source = _source(manifest)
 
     def program(trace=None):
-        flags = (*_FLAGS, *([f"--{trace.lower().replace('_', '-')}"] if trace else []))
-        key = hashlib.sha256("\0".join([text, source, tools.version, *flags]).encode()).hexdigest()[:12]
-        folder = Path(build_dir).absolute() / f"player-{manifest['name']}-{key}"
-        with verilator.locked(folder):
-            if not (folder / "built").exists():
-                shutil.rmtree(folder / "obj_dir", ignore_errors=True)
-                verilog, harness = folder / f"{manifest['name']}.v", folder / "player.cpp"
-                verilog.write_text(text)
-                harness.write_text(source)
-                library = verilator.runtime(build_dir)
-                verilator.run_tool(
-                    [tools.verilator, "--cc", "--top-module", manifest["name"], "--prefix", "Vtop", "-Mdir", folder / "obj_dir",
-                     *flags, verilog], env=tools.environment(), cwd=folder)
-                verilator.compile_model(folder / "obj_dir", harness, folder / "obj_dir" / "player", library,
-                                        features=("TRACE", trace) if trace else ())
-                (folder / "built").touch()
-        return folder / "obj_dir" / "player"
+        traced = ([f"--{trace.lower().replace('_', '-')}"], ("TRACE", trace)) if trace else ()
+        return verilator.build_program("player", text, manifest["name"], source, build_dir, *traced)
 
     def waves_program(path):
         check_waves(path)
