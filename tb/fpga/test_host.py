@@ -8,13 +8,14 @@ from importlib import import_module
 
 import numpy as np
 import pytest
+from answers import answer
 from cobs import cobs
 
 import mxgolden
 import mxgolden.scaled_dot
 from mxforge.errors import MxforgeError
 from mxforge.fpga import host, protocol
-from mxforge.fpga.design import Design
+from mxforge.fpga.design import SERVICES, Design
 from mxforge.fpga.host import Board, Port
 from mxforge.fpga.protocol import Command, Status
 from mxforge.fpga.virtual import DESIGN
@@ -35,7 +36,7 @@ def rng():
 def test_each_unit(board, rng, command, blocks):
     """More blocks than a frame takes; told as they are done."""
     core = board.design.services[command].core
-    unit = type(core).__module__.rpartition(".")[2]
+    unit = SERVICES[command]
     inputs = import_module(f"mxbench.stimulus.{unit}").blocks(asdict(core.parameters), blocks, rng)
     wanted = import_module(f"mxgolden.{unit}").expected(asdict(core.parameters), inputs)
     done = []
@@ -139,11 +140,10 @@ class Imposter:
 
 def says(body, status=Status.OK):
     """What answers every request with that body."""
-    def answer(frame):
+    def answered(frame):
         _, command, tag = protocol.REQUEST.unpack(cobs.decode(frame)[:4])
-        packet = protocol.RESPONSE.pack(protocol.VERSION, command | 0x80, tag, status) + body
-        return cobs.encode(packet + protocol.CHECKSUM.pack(protocol.zlib.crc32(packet))) + b"\0"
-    return answer
+        return answer(command, tag, body, status)
+    return answered
 
 
 @pytest.mark.parametrize(("answer", "message"), [

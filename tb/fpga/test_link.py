@@ -5,6 +5,7 @@ import struct
 
 import pytest
 import serial
+from answers import answer
 from cobs import cobs
 
 from mxforge.errors import MxforgeError
@@ -50,11 +51,6 @@ class Port:
 
     def close(self):
         self.is_closed = True
-
-
-def answer(command, tag, body=b"", status=Status.OK, version=protocol.VERSION):
-    packet = protocol.RESPONSE.pack(version, command | 0x80, tag, status) + body
-    return cobs.encode(packet + protocol.CHECKSUM.pack(protocol.zlib.crc32(packet))) + b"\0"
 
 
 COMPLAINT = answer(0, protocol.UNKNOWN_TAG, status=Status.CORRUPT)

@@ -17,15 +17,13 @@ from .uart import UartReceiver, UartTransmitter
 
 __all__ = ["COUNTERS", "Accelerator", "Service"]
 
+# How frames end at the receiver.
+_ENDS = Status.OK, Status.CORRUPT, Status.TOO_LONG, Status.OVERRUN, Status.TIMEOUT
 # What COUNTERS answers, 16 bits each: frames by how they ended, and those for which there was no room even to say so.
-COUNTERS = (*(status.name.lower() for status in (
-    Status.OK, Status.CORRUPT, Status.TOO_LONG, Status.OVERRUN, Status.TIMEOUT)), "dropped")
+COUNTERS = (*(status.name.lower() for status in _ENDS), "dropped")
 
-# A service's body starts with how many blocks, and how many panels of A and of B: 2, 1, 1 bytes.
-_COUNTS = 4
 # What of a request is read at once: its length in the ring, what every one has, and the counts.
-_HEADER = 2 + protocol.REQUEST.size + _COUNTS
-_SHORTEST = protocol.REQUEST.size + protocol.CHECKSUM.size
+_HEADER = 2 + protocol.REQUEST.size + protocol.COUNTS.size
 
 
 def _bytes(width):
@@ -171,7 +169,8 @@ class _Requests(wiring.Component):
         beats = self._constant(m, index, "beats", [service.core.beats[0] for service in services])
         block_sizes = [self._constant(m, index, f"{part}_block_size", [
             service.input_bytes[n] * service.core.beats[0] for service in services]) for n, part in enumerate("ab")]
-        results = self._constant(m, index, "results", [service.core.beats[1] for service in services])
+        # Of a block; a tile's come of panels.
+        results = self._constant(m, index, "results", [0 if service.is_tile else service.core.beats[1] for service in services])
         is_tile = self._constant(m, index, "is_tile", [service.is_tile for service in services])
 
         # What a request says.
@@ -202,14 +201,22 @@ class _Requests(wiring.Component):
         beat = Signal.like(beats)
         block = Signal.like(blocks)
         a_panel, b_panel = Signal(8), Signal(8)
-        is_last_block, is_last_a, is_last_b = block == blocks - 1, a_panel == a_panels - 1, b_panel == b_panels - 1
+        is_last_block = block == blocks - 1
+        in_block, in_panel = (beat, beat == beats - 1), (block, is_last_block)
+        in_a, in_b = (a_panel, a_panel == a_panels - 1), (b_panel, b_panel == b_panels - 1)
 
-        def step(counter, is_last):
-            m.d.sync += counter.eq(Mux(is_last, 0, counter + 1))
+        def step(*counters):
+            """Count on by one, each of ``(counter, is_last)`` when those before it are at their last; whether all were."""
+            is_end = C(1)
+            for counter, is_last in counters:
+                with m.If(is_end):
+                    m.d.sync += counter.eq(Mux(is_last, 0, counter + 1))
+                is_end &= is_last
+            return is_end
 
         # What the body needs, and how many payloads the answer will have.
         needed, total = Signal(17), Signal(16)
-        room = length - (_SHORTEST + _COUNTS)
+        room = length - (protocol.ASKED + protocol.COUNTS.size)
         is_wrong = Signal()
         m.d.comb += is_wrong.eq(
             (room < 0) | (needed > room.as_unsigned()) | (blocks == 0) | (a_panels == 0) | (b_panels == 0))
@@ -248,8 +255,7 @@ class _Requests(wiring.Component):
                     m.next = "header"
             with m.State("header"):
                 m.d.comb += reads[3].eq(1)
-                step(byte, byte == _HEADER - 1)
-                with m.If(byte == _HEADER - 1):
+                with m.If(step((byte, byte == _HEADER - 1))):
                     m.next = "header_lands"
             with m.State("header_lands"):
                 m.next = "decide"
@@ -264,7 +270,7 @@ class _Requests(wiring.Component):
                     status.eq(Status.OK),
                 ]
                 m.next = "answer"
-                with m.If(length < _SHORTEST):
+                with m.If(length < protocol.ASKED):
                     m.d.sync += [status.eq(length), command.eq(0), tag.eq(protocol.UNKNOWN_TAG)]
                 with m.Elif(version != protocol.VERSION):
                     m.d.sync += status.eq(Status.UNKNOWN_VERSION)
@@ -280,50 +286,23 @@ class _Requests(wiring.Component):
                     with m.Default():
                         m.d.sync += status.eq(Status.UNKNOWN_COMMAND)
 
-            def refuse():
-                m.d.sync += status.eq(Status.BAD_LENGTH)
-                m.next = "answer"
-
-            with m.State("measure_a"):
-                with m.If(is_wrong):
-                    refuse()
-                with m.Else():
-                    m.d.sync += [needed.eq(needed + block_sizes[0]), total.eq(Mux(is_tile, 0, total + results))]
-                    step(block, is_last_block)
-                    with m.If(is_last_block):
-                        step(a_panel, is_last_a)
-                        with m.If(is_last_a):
-                            m.next = "measured"
-                            with m.If(is_tile):
-                                m.next = "measure_b"
-            with m.State("measure_b"):
-                with m.If((block == 0) & (b_panel == 0)):
-                    m.d.sync += [pointer.eq(starts[0] + needed) for pointer in (starts[1], at[1])]
-                with m.If(is_wrong):
-                    refuse()
-                with m.Else():
-                    m.d.sync += needed.eq(needed + block_sizes[1])
-                    step(block, is_last_block)
-                    with m.If(is_last_block):
-                        step(b_panel, is_last_b)
-                        with m.If(is_last_b):
-                            m.next = "measure_c"
-            with m.State("measure_c"):
-                with m.If((a_panel == 0) & (b_panel == 0)):
-                    m.d.sync += at[2].eq(starts[0] + needed)
-                with m.If(is_wrong):
-                    refuse()
-                with m.Else():
-                    m.d.sync += [needed.eq(needed + sizes[2]), total.eq(total + 1)]
-                    step(b_panel, is_last_b)
-                    with m.If(is_last_b):
-                        step(a_panel, is_last_a)
-                        with m.If(is_last_a):
-                            m.next = "measured"
+            # What has no B or C needs no bytes of them.
+            for state, size, more, counters, pointers, following in (
+                    ("measure_a", block_sizes[0], results, (in_panel, in_a), [], "measure_b"),
+                    ("measure_b", block_sizes[1], 0, (in_panel, in_b), [starts[1], at[1]], "measure_c"),
+                    ("measure_c", sizes[2], is_tile, (in_b, in_a), [at[2]], "measured")):
+                with m.State(state):
+                    with m.If(~Cat(counter for counter, _ in counters).any()):
+                        m.d.sync += [pointer.eq(starts[0] + needed) for pointer in pointers]
+                    m.d.sync += [needed.eq(needed + size), total.eq(total + more)]
+                    with m.If(step(*counters)):
+                        m.next = following
+                    with m.If(is_wrong):
+                        m.next = "measured"
             with m.State("measured"):
                 m.next = "answer"
                 with m.If(is_wrong):
-                    refuse()
+                    m.d.sync += status.eq(Status.BAD_LENGTH)
 
             with m.State("answer"):
                 m.d.comb += [
@@ -331,15 +310,13 @@ class _Requests(wiring.Component):
                     to_sender.payload.data.eq(answer[byte[:3]]),
                     to_sender.payload.last.eq((byte == len(answer) - 1) & ~has_more),
                 ]
-                with m.If(sent):
-                    step(byte, byte == len(answer) - 1)
-                    with m.If(byte == len(answer) - 1):
-                        m.next = "done"
-                        with m.If(is_served):
-                            m.d.sync += is_collecting.eq(1)
-                            m.next = "a"
-                        with m.Elif(has_more):
-                            m.next = "tell"
+                with m.If(sent), m.If(step((byte, byte == len(answer) - 1))):
+                    m.next = "done"
+                    with m.If(is_served):
+                        m.d.sync += is_collecting.eq(1)
+                        m.next = "a"
+                    with m.Elif(has_more):
+                        m.next = "tell"
             with m.State("tell"):
                 is_end = Mux(command == Command.IDENTIFY, told_at == len(self._identity) - 1, byte == len(report) // 8 - 1)
                 m.d.comb += [
@@ -358,8 +335,7 @@ class _Requests(wiring.Component):
                 with m.State(part):
                     is_end = byte == sizes[n] - 1
                     m.d.comb += reads[n].eq(1)
-                    step(byte, is_end)
-                    with m.If(is_end):
+                    with m.If(step((byte, is_end))):
                         m.next = following
                         # C belongs to a product's first beat, and stays.
                         with m.If(~is_tile if part == "a" else (sizes[2] == 0) | (block != 0) | (beat != 0)):
@@ -371,22 +347,19 @@ class _Requests(wiring.Component):
                 m.d.comb += offered.eq(to_sender.ready)
                 with m.If(accepted):
                     m.next = "a"
-                    step(beat, beat == beats - 1)
-                    with m.If(beat == beats - 1):
-                        step(block, is_last_block)
-                        with m.If(is_last_block):
-                            step(b_panel, is_last_b)
+                    with m.If(step(in_block, in_panel)):
+                        # The same panel of A with the next one of B, or the next one of A with the first of B.
+                        with m.If(in_b[1]):
+                            m.d.sync += [starts[0].eq(at[0]), at[1].eq(starts[1])]
+                        with m.Else():
                             m.d.sync += at[0].eq(starts[0])
-                            with m.If(is_last_b):
-                                m.d.sync += [at[1].eq(starts[1]), at[0].eq(at[0]), starts[0].eq(at[0])]
-                                step(a_panel, is_last_a)
-                                with m.If(is_last_a):
-                                    m.next = "collect"
+                        with m.If(step(in_b, in_a)):
+                            m.next = "collect"
             with m.State("collect"), m.If(~is_collecting):
                 m.next = "done"
             with m.State("done"):
                 m.d.sync += [counter.eq(0) for counter in (byte, beat, block, a_panel, b_panel)]
-                m.d.sync += receiver.free.eq(receiver.free + 2 + Mux(length < _SHORTEST, 0, length))
+                m.d.sync += receiver.free.eq(receiver.free + 2 + Mux(length < protocol.ASKED, 0, length))
                 m.next = "idle"
         m.d.comb += [
             self.is_busy.eq(~fsm.ongoing("idle") | (receiver.end != receiver.free)),
@@ -399,8 +372,8 @@ class _Requests(wiring.Component):
 
     def _counters(self, m, is_reset):
         counters = [Signal(16, name=f"{name}_count") for name in COUNTERS]
-        ends = Status.OK, Status.CORRUPT, Status.TOO_LONG, Status.OVERRUN, Status.TIMEOUT
-        whens = [self._receiver.is_done & (self._receiver.status == status) for status in ends] + [self._receiver.is_dropped]
+        receiver = self._receiver
+        whens = [*(receiver.is_done & (receiver.status == status) for status in _ENDS), receiver.is_dropped]
         for counter, when in zip(counters, whens, strict=True):
             with m.If(is_reset):
                 m.d.sync += counter.eq(0)
@@ -424,7 +397,7 @@ class _Requests(wiring.Component):
                 with m.Case(n):
                     m.d.comb += [
                         valid.eq(o.valid),
-                        byte.eq(payload.word_select(at[:max(1, (service.output_bytes - 1).bit_length())], 8)),
+                        byte.eq(payload.word_select(at[:bits_for(service.output_bytes - 1)], 8)),
                         o.ready.eq(is_collecting & is_end & to_sender.ready),
                     ]
         with m.If(is_collecting):

@@ -24,28 +24,18 @@ SERVICES = {Command.QUANTIZE: "quantizer", Command.DEQUANTIZE: "dequantizer", Co
 _FACTS = struct.Struct("<32sI")
 
 
-@dataclass(frozen=True, kw_only=True, eq=False)
+@dataclass(frozen=True, kw_only=True)
 class Design:
     """An accelerator: for each command that it has, what differs from the defaults of the unit that serves it.
 
     ``clock`` in Hz; a bit on the line takes ``divisor`` clocks. ``depth``: bytes of the ring where requests wait.
     """
     board: str
-    units: dict = field(default_factory=dict)
+    units: dict = field(default_factory=dict, hash=False)
     clock: int
     divisor: int
     depth: int = 4096
     mxforge: str = __version__
-
-    def __eq__(self, other):
-        return isinstance(other, Design) and self._text == other._text
-
-    def __hash__(self):
-        return hash(self._text)
-
-    @property
-    def _text(self):
-        return json.dumps(asdict(self), separators=(",", ":"))
 
     @property
     def baud(self):
@@ -59,24 +49,23 @@ class Design:
     @cached_property
     def services(self):
         """`Service` of each `Command`. ``MxforgeError`` where a unit has no such parameters, or its beats don't fit."""
+        commands = {command.name.lower(): command for command in SERVICES}
         services = {}
         for word, parameters in self.units.items():
-            try:
-                command = next(command for command in SERVICES if command.name == word.upper())
-            except StopIteration:
-                known = ", ".join(command.name.lower() for command in SERVICES)
-                raise MxforgeError(f"{word} must be one of {known}") from None
+            if word not in commands:
+                raise MxforgeError(f"{word} must be one of {', '.join(commands)}")
+            command = commands[word]
             try:
                 service = Service(command, Streamed(UNITS[SERVICES[command]](**parameters)))
                 if service.is_tile and {service.core.parameters.pair.a.width, service.core.parameters.pair.b.width} != {8}:
                     raise ValueError("the elements of a tile on a board must have 8 bits")
-                needed = sum(service.input_bytes) * service.core.beats[0] + protocol.REQUEST.size + protocol.CHECKSUM.size + 4
+                needed = sum(service.input_bytes) * service.core.beats[0] + protocol.ASKED + protocol.COUNTS.size
             except (TypeError, ValueError) as error:
                 raise MxforgeError(f"{word}: {error}") from error
-            answered = service.output_bytes * service.core.beats[1] + protocol.RESPONSE.size + protocol.CHECKSUM.size
-            if max(needed, protocol.least_request(answered)) > self.limit:
-                raise MxforgeError(f"{word}: a block takes {max(needed, protocol.least_request(answered))} bytes on the line, more "
-                                   f"than the {self.limit} of a frame with a ring of {self.depth} bytes")
+            needed = max(needed, protocol.least_request(service.output_bytes * service.core.beats[1] + protocol.ANSWERED))
+            if needed > self.limit:
+                raise MxforgeError(f"{word}: a block takes {needed} bytes on the line, more than the {self.limit} of a frame with "
+                                   f"a ring of {self.depth} bytes")
             services[command] = service
         return services
 
@@ -84,7 +73,7 @@ class Design:
     def manifest(self):
         """What a host must know to use the board: limits, and each unit's contract."""
         return {"protocol": protocol.VERSION, "mxforge": self.mxforge, "limit": self.limit, "units": {
-            word: manifest_of(self.services[Command[word.upper()]].unit, word) for word in self.units}}
+            word: manifest_of(service.unit, word) for word, service in zip(self.units, self.services.values(), strict=True)}}
 
     @property
     def digest(self):
@@ -93,7 +82,8 @@ class Design:
 
     def identity(self, built=0):
         """What the board answers to IDENTIFY."""
-        return _FACTS.pack(self.digest, built) + self._text.encode()
+        text = json.dumps(asdict(self), separators=(",", ":"))
+        return _FACTS.pack(self.digest, built) + text.encode()
 
     def accelerator(self, built=0, **options):
         """The hardware."""

@@ -9,7 +9,6 @@ from .protocol import Status
 __all__ = ["FrameReceiver", "FrameSender"]
 
 _CRC32 = crc.catalog.CRC32_ISO_HDLC(data_width=8)
-_SHORTEST = protocol.REQUEST.size + protocol.CHECKSUM.size
 # Before each packet in the buffer, its length or what was wrong with it: 2 bytes.
 _HEADER = 2
 
@@ -24,13 +23,13 @@ class FrameReceiver(wiring.Component):
 
     In the ring a packet is its length (2 bytes, the least significant first), then its bytes, checksum included. A frame that
     can't be read leaves a length below the shortest packet's, its :class:`.protocol.Status`, and nothing else; if there is no room
-    for that either, it is lost, and ``is_dropped`` says so. A frame of no bytes is nothing: a 0 before a
-    frame ends what noise began.
+    for that either, it is lost, and ``is_dropped`` says so. A frame of no bytes is nothing: a 0
+    before a frame ends what noise began.
 
     A frame that stops for ``patience`` cycles is given up (``TIMEOUT``), so that what the next host sends isn't taken for its rest.
 
-    Pointers have a bit more than an address, so that full and empty differ. A decoded byte is one more than ``depth`` would hold
-    if less than a header's room were left: then the frame ends as ``OVERRUN``.
+    Pointers have a bit more than an address, so that full and empty differ. Room for a length is always left, for the next frame;
+    one whose bytes would take it ends as ``OVERRUN``.
 
     Members
     -------
@@ -49,8 +48,8 @@ class FrameReceiver(wiring.Component):
     """
     def __init__(self, depth, limit, patience):
         _power_of_two("depth", depth, 64)
-        if not _SHORTEST <= limit <= depth // 2 - _HEADER:
-            raise ValueError(f"limit must be {_SHORTEST} to {depth // 2 - _HEADER}, half of the ring, not {limit}")
+        if not protocol.ASKED <= limit <= depth // 2 - _HEADER:
+            raise ValueError(f"limit must be {protocol.ASKED} to {depth // 2 - _HEADER}, half of the ring, not {limit}")
         self._depth = depth
         self._limit = limit
         self._patience = patience
@@ -91,7 +90,7 @@ class FrameReceiver(wiring.Component):
                 m.d.comb += [write.addr.eq(at[:-1]), write.data.eq(byte)]
                 with m.If(self.i_valid & (self.i == 0)):
                     m.d.sync += [is_inside.eq(0), left.eq(0), ended.eq(fault)]
-                    with m.If((fault == Status.OK) & ((left != 0) | (length < _SHORTEST) | ~checksum.match_detected)):
+                    with m.If((fault == Status.OK) & ((left != 0) | (length < protocol.ASKED) | ~checksum.match_detected)):
                         m.d.sync += ended.eq(Status.CORRUPT)
                     with m.If(is_inside):
                         m.next = "ended"

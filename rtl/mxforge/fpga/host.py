@@ -22,6 +22,7 @@ __all__ = ["BAUDS", "Board", "Port"]
 # What boards are built for, the most usual first.
 BAUDS = 3_000_000, 2_000_000, 1_000_000, 115_200
 
+
 class Board:
     """An accelerator: a board at a serial port, or with ``port`` of ``virtual`` its simulation.
 
@@ -50,19 +51,14 @@ class Board:
         is_open = not isinstance(port, str)
         bauds = (port.baudrate,) if is_open else (baud,) if baud else BAUDS
         for one in bauds:
-            link = Link(port, one, patience=min(patience, 0.3), tries=3 if len(bauds) > 1 else 20)
-            try:
-                identity = Identity.parse(_one(link, Command.IDENTIFY))
-            except ValueError as error:
-                link.close()
-                raise MxforgeError(f"what answers at {link.port} is no board of mxforge: {error}") from error
-            except SilenceError:
-                link.close()
-            except BaseException:
-                link.close()
-                raise
-            else:
+            with contextlib.ExitStack() as stack, contextlib.suppress(SilenceError):
+                link = stack.enter_context(Link(port, one, patience=min(patience, 0.3), tries=3 if len(bauds) > 1 else 20))
+                try:
+                    identity = Identity.parse(_one(link, Command.IDENTIFY))
+                except ValueError as error:
+                    raise MxforgeError(f"what answers at {link.port} is no board of mxforge: {error}") from error
                 link.set_patience(patience)
+                stack.pop_all()
                 return link, identity
         raise MxforgeError(f"no board of mxforge answers at {link.port} (at {', '.join(f'{one:,}' for one in bauds)} baud); is it "
                            "programmed, and no other program at the port?")
@@ -163,12 +159,10 @@ class Board:
             part = slice(first, first + together)
             places = [(slice(i, i + rows), slice(j, j + columns))
                       for i in range(0, len(a), rows) for j in range(0, len(b), columns)]
-
             requests = (port.product(a[down, part], b[across, part], _tiles(results, p, down, across)) for down, across in places)
             for (down, across), body in zip(places, self.link.ask(requests), strict=True):
                 tiles = _tiles(results, p, down, across)
-                if len(body) != tiles.nbytes:
-                    raise MxforgeError(f"the board at {self.link.port} answered {len(body)} bytes to matmul, not {tiles.nbytes}")
+                port.check(self.link, body, tiles.nbytes)
                 tiles[:] = np.frombuffer(body, np.float32).reshape(tiles.shape)
                 if progress is not None:
                     progress(tiles.shape[0] * tiles.shape[1] * len(range(*part.indices(blocks))))
@@ -226,7 +220,7 @@ class Port:
         self.output_bytes = service.output_bytes
         self.answered = self.output_bytes * self.outputs.beats
         self.limit = design.limit
-        self.fixed = protocol.REQUEST.size + protocol.CHECKSUM.size + struct.calcsize("<HBB")
+        self.fixed = protocol.ASKED + protocol.COUNTS.size
         # Blocks of a frame: the answer's must fit too, and be no longer than the request.
         self.blocks = min((design.limit - self.fixed) // (self.input_bytes * self.inputs.beats),
                           (design.limit * 32 // 33 - 32) // self.answered, 0xFFFF)
@@ -235,7 +229,7 @@ class Port:
         """For rows of inputs, as :meth:`.Beats.check` gives them; no more than `blocks`."""
         payloads = self.inputs.pack(rows)
         count = len(payloads) // self.inputs.beats
-        body = struct.pack("<HBB", count, 1, 1) + payloads[:, :self.input_bytes].tobytes()
+        body = protocol.COUNTS.pack(count, 1, 1) + payloads[:, :self.input_bytes].tobytes()
         return self.command, self.filled(body, count * self.answered)
 
     def rows(self, body):
@@ -246,24 +240,25 @@ class Port:
         self.outputs.unpack(payloads, rows)
         return rows
 
+    def check(self, link, body, wanted):
+        """``MxforgeError`` unless the body of an answer has as many bytes as are ``wanted``."""
+        if len(body) != wanted:
+            raise MxforgeError(f"the board at {link.port} answered {len(body)} bytes to {self.command.name.lower()}, not {wanted}")
+
     @staticmethod
     def filled(body, answered):
         """The body of a request, as long as one must be whose answer's body has ``answered`` bytes."""
-        least = protocol.least_request(protocol.RESPONSE.size + answered + protocol.CHECKSUM.size)
-        return body.ljust(least - protocol.REQUEST.size - protocol.CHECKSUM.size, b"\0")
+        return body.ljust(protocol.least_request(answered + protocol.ANSWERED) - protocol.ASKED, b"\0")
 
     def play(self, link, inputs, progress=None):
         """Outputs for inputs, arrays by payload fields; see `Board.play`."""
         rows, total = self.inputs.check(inputs)
         outputs = self.outputs.empty(total)
         starts = range(0, total, self.blocks)
-
         requests = (self.request({name: array[start:start + self.blocks] for name, array in rows.items()}) for start in starts)
         for start, body in zip(starts, link.ask(requests), strict=True):
             count = min(self.blocks, total - start)
-            if len(body) != count * self.answered:
-                raise MxforgeError(f"the board at {link.port} answered {len(body)} bytes to {self.command.name.lower()}, "
-                                   f"not {count * self.answered}")
+            self.check(link, body, count * self.answered)
             for name, array in self.rows(body).items():
                 outputs[name][start:start + count] = array
             if progress is not None:
@@ -300,5 +295,5 @@ class Port:
 
     def product(self, a, b, tiles):
         """For a product of panels, added to ``tiles`` (panels of A, panels of B, rows, columns)."""
-        body = struct.pack("<HBB", a.shape[1], len(a), len(b)) + a.tobytes() + b.tobytes() + tiles.tobytes()
+        body = protocol.COUNTS.pack(a.shape[1], len(a), len(b)) + a.tobytes() + b.tobytes() + tiles.tobytes()
         return self.command, self.filled(body, tiles.nbytes)

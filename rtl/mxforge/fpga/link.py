@@ -197,7 +197,7 @@ def opened(port, baud):
 
 
 def _size(request):
-    return len(request[1]) + protocol.REQUEST.size + protocol.CHECKSUM.size
+    return len(request[1]) + protocol.ASKED
 
 
 def _reason(error):

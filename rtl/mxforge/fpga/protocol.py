@@ -9,14 +9,18 @@ import zlib
 from dataclasses import dataclass
 from enum import IntEnum
 
-__all__ = ["CHECKSUM", "REQUEST", "RESPONSE", "UNKNOWN_TAG", "VERSION", "Answer", "Command", "Status", "answer_of",
-           "least_request", "request"]
+__all__ = ["ANSWERED", "ASKED", "CHECKSUM", "COUNTS", "REQUEST", "RESPONSE", "UNKNOWN_TAG", "VERSION", "Answer", "Command",
+           "Status", "answer_of", "least_request", "request"]
 
 VERSION = 1
 
 REQUEST = struct.Struct("<BBH")
 RESPONSE = struct.Struct("<BBHB")
 CHECKSUM = struct.Struct("<I")
+# Bytes of the packets of a request and of an answer that are no body.
+ASKED, ANSWERED = REQUEST.size + CHECKSUM.size, RESPONSE.size + CHECKSUM.size
+# What the body of a request to a unit starts with: blocks, panels of A and of B.
+COUNTS = struct.Struct("<HBB")
 # Of a frame that can't be read the board knows no tag.
 UNKNOWN_TAG = 0xFFFF
 
@@ -73,8 +77,8 @@ def request(command, tag, body=b""):
 
 def answer_of(packet):
     """The `Answer` of a packet that a frame held; ``ValueError`` if that is none."""
-    if len(packet) < RESPONSE.size + CHECKSUM.size:
-        raise ValueError(f"an answer has {RESPONSE.size + CHECKSUM.size} bytes or more, not {len(packet)}")
+    if len(packet) < ANSWERED:
+        raise ValueError(f"an answer has {ANSWERED} bytes or more, not {len(packet)}")
     said, = CHECKSUM.unpack(packet[-CHECKSUM.size:])
     if zlib.crc32(packet[:-CHECKSUM.size]) != said:
         raise ValueError("the checksum is wrong")

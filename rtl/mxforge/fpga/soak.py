@@ -10,6 +10,7 @@ import mxgolden
 from mxbench.stimulus.floats import codes
 
 from . import protocol
+from .design import SERVICES
 from .host import BAUDS, Board
 from .link import opened
 from .virtual import VirtualBoard
@@ -91,7 +92,7 @@ class _Questions:
         self.port = port
         self._rng = rng
         self._parameters = asdict(port.service.core.parameters)
-        unit = type(port.service.core).__module__.rpartition(".")[2]
+        unit = SERVICES[port.command]
         self._is_tile = port.service.is_tile
         if not self._is_tile:
             self._rows, _ = port.inputs.check(import_module(f"mxbench.stimulus.{unit}").blocks(self._parameters, _POOL, rng))
