@@ -87,6 +87,11 @@ def test_counts(board):
 @pytest.mark.parametrize(("call", "message"), [
     (lambda board: board.matmul(np.ones((2, 3)), np.ones((2, 3))), r"a and b must be \(M, K\) and \(K, N\), not \(2, 3\) and"),
     (lambda board: board.dequantize(np.zeros(2, np.uint8), np.zeros((2, 30), np.uint8)), "a multiple of 4 codes, not 30"),
+    (lambda board: board.dequantize(np.zeros(3, np.uint8), np.zeros((2, 32), np.uint8)),
+     r"and \(N, block_size\), not \(3,\) and \(2, 32\)"),
+    (lambda board: board.matmul(np.ones((2, 0)), np.ones((0, 3))), r"a and b must not be empty, as \(2, 0\) and \(0, 3\) are"),
+    (lambda board: board.matmul(np.ones((0, 2)), np.ones((2, 3))), "a and b must not be empty"),
+    (lambda board: board.matmul(np.ones((2, 4)), np.ones((4, 3)), np.ones(3)), r"c must be of shape \(2, 3\), not \(3,\)"),
 ])
 def test_refuses_arrays(board, call, message):
     with pytest.raises(MxforgeError, match=message):

@@ -108,6 +108,8 @@ class Board:
         """``scales`` (N,), ``codes`` (N, block_size) -> values (N, block_size): float32, of BF16 and FP16 bit patterns."""
         p = self._parameters(Command.DEQUANTIZE)
         scales, codes = np.asarray(scales), np.asarray(codes)
+        if codes.ndim != 2 or scales.shape != codes.shape[:1]:
+            raise MxforgeError(f"scales and codes must be (N,) and (N, block_size), not {scales.shape} and {codes.shape}")
         blocks, size = codes.shape
         if size % p.lanes:
             raise MxforgeError(f"blocks to dequantize must be of a multiple of {p.lanes} codes, not {size}")
@@ -130,6 +132,8 @@ class Board:
         a, b = (np.asarray(one, np.float32) for one in (a, np.asarray(b).T))
         if a.ndim != 2 or b.ndim != 2 or a.shape[1] != b.shape[1]:
             raise MxforgeError(f"a and b must be (M, K) and (K, N), not {a.shape} and {b.T.shape}")
+        if not a.size or not b.size:
+            raise MxforgeError(f"a and b must not be empty, as {a.shape} and {b.T.shape} are")
         block_size = self._parameters(Command.MATMUL).block_size
         sides = []
         for side in a, b:
@@ -153,6 +157,8 @@ class Board:
         a, b = (port.panels(p, *side) for side in ((a_scales, a_codes, p.rows), (b_scales, b_codes, p.columns)))
         results = np.zeros((len(a) * p.rows, len(b) * p.columns), np.float32)
         if c is not None:
+            if np.shape(c) != (m, n):
+                raise MxforgeError(f"c must be of shape ({m}, {n}), not {np.shape(c)}")
             results[:m, :n] = c
         together, rows, columns = port.cut(blocks, len(a), len(b))
         for first in range(0, blocks, together):
