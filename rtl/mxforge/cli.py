@@ -526,6 +526,27 @@ def matmul(output, build_dir, element, a_element, b_element, **options):
 
 
 @cli.command()
+@click.option("--port", metavar="N", type=click.IntRange(0, 65535), default=0, help="Of the address; 0: any that is free.  [0]")
+@click.option("--no-browser", is_flag=True, help="Only tell the address.")
+@_build_dir
+def view(port, no_browser, build_dir):
+    """Show a block of values going through the hardware, on a page of this machine's browser.
+
+    The page is for this machine only, and ends with Ctrl-C. The hardware is a virtual board's, built when first asked for.
+    """
+    import webbrowser
+
+    with _extra("fpga", "mxforge view"):
+        from .fpga import view
+
+    with view.Server(build_dir, port) as server:
+        click.echo(server.address)
+        if not no_browser:
+            webbrowser.open(server.address)
+        server.serve_forever()
+
+
+@cli.command()
 @click.argument("names", nargs=-1, metavar="[NAME]...")
 @_build_dir
 def lint(names, build_dir):

