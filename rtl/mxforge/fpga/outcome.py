@@ -6,8 +6,10 @@ from dataclasses import asdict
 import numpy as np
 
 import mxgolden
-import mxgolden.dequantizer
-import mxgolden.quantizer
+from mxgolden import quantizer
+from mxgolden.fp32_multiplier import multiply
+from mxgolden.scales import block_amaxes
+from mxgolden.tensor_quantizer import tensor_factor
 
 from ..errors import MxforgeError
 from ..formats import E8M0, ELEMENTS, FP32, IntegerFormat
@@ -22,7 +24,7 @@ OUTCOMES = {
     "overflowed": "beyond the largest value: NaN or infinity",
     "flushed": "too small for this scale: it became zero",
     "infinity": "infinity, as it was",
-    "nan": "NaN, as it was",
+    "NaN": "NaN, as it was",
     "spoiled": "NaN because of another value of its block",
 }
 # A bit pattern, or a hexadecimal number as C and Python write it.
@@ -86,7 +88,7 @@ def shown(number):
 
 def difference(parameters, inputs, scale, codes, values):
     """How many of a quantizer's and a dequantizer's outputs for a block golden has otherwise."""
-    wanted = mxgolden.quantizer.expected(asdict(parameters), inputs)
+    wanted = quantizer.expected(asdict(parameters), inputs)
     wide = mxgolden.dequantize(wanted["elements"], wanted["scale"][:, None], parameters.element, block_size=parameters.block_size)
     pairs = (scale, wanted["scale"]), (codes, wanted["elements"]), (values, wide)
     return sum(int(np.count_nonzero(got != right)) for got, right in pairs)
@@ -103,7 +105,7 @@ def outcome(parameters, bits, scale, codes, values, elsewhere=0.0):
     finite = np.abs(before[np.isfinite(before)]).max(initial=np.float32(0))
     # The block's is what the hardware compared, infinity and NaN with the rest.
     magnitudes = bits & np.uint32(FP32.sign_code - 1)
-    amax = mxgolden.scales.block_amaxes(bits[None], "fp32", parameters.nan_policy)[0]
+    amax = block_amaxes(bits[None], "fp32", parameters.nan_policy)[0]
 
     # Of what has no 8-bit float here, E4M3 is what conventional FP8 would be.
     conventional = parameters.element if parameters.element in ("e4m3", "e5m2") else "e4m3"
@@ -111,12 +113,16 @@ def outcome(parameters, bits, scale, codes, values, elsewhere=0.0):
     tensor_scale, tensor_codes = mxgolden.quantize_tensor(bits, conventional, whole)
     tensor_values = mxgolden.dequantize_tensor(tensor_codes, tensor_scale, conventional).view(np.float32)
 
+    # What was cast.
+    with np.errstate(over="ignore", invalid="ignore"):
+        scaled = before.astype(np.float64) / unit
+        tensor_scaled = multiply(before, tensor_factor(whole, conventional)).view(np.float32)
     rows = []
     for n in range(len(bits)):
         rows.append({
             "hex": f"0x{bits[n]:08x}", "bits": _fields(int(bits[n]), FP32), "before": shown(before[n]),
-            "mx": _side(before[n], after[n], int(codes[n]), element, unit),
-            "fp8": _side(before[n], tensor_values[n], int(tensor_codes[n]), ELEMENTS[conventional], float(tensor_scale)),
+            "mx": _side(before[n], scaled[n], after[n], int(codes[n]), element),
+            "fp8": _side(before[n], tensor_scaled[n], tensor_values[n], int(tensor_codes[n]), ELEMENTS[conventional]),
             "is_largest": bool(magnitudes[n] == amax),
         })
     return {
@@ -130,28 +136,28 @@ def outcome(parameters, bits, scale, codes, values, elsewhere=0.0):
     }
 
 
-def _side(before, after, code, element, unit):
-    """What became of a value as a ``code`` of the format ``element``, worth so many of ``unit``."""
+def _side(before, scaled, after, code, element):
+    """What became of a value that was ``scaled``, then cast to a ``code`` of the format ``element``."""
     x, y = float(before), float(after)
     error = abs(y - x) if np.isfinite([x, y]).all() else None
     return {
         "hex": f"0x{code:0{-(-element.width // 4)}x}", "bits": _fields(code, element), "value": shown(after),
-        "outcome": _kind(x, y, element.max_value * unit), "is_subnormal": _is_subnormal(code, element),
+        "outcome": _kind(x, float(scaled), y, element.max_value), "is_subnormal": _is_subnormal(code, element),
         "error": None if error is None else f"{error:.3g}",
-        "relative": None if error is None or (x == 0 and error) else f"{error / abs(x):.3g}" if error else "0",
+        "relative": None if error is None else f"{error / abs(x):.3g}" if error else "0",
     }
 
 
-def _kind(x, y, largest):
+def _kind(x, scaled, y, largest):
     if np.isnan(y):
-        return "nan" if np.isnan(x) else "spoiled" if np.isnan(largest) else "overflowed"
+        return "NaN" if np.isnan(x) else "spoiled" if np.isnan(scaled) else "overflowed"
     if np.isinf(y):
         return "infinity" if np.isinf(x) else "overflowed"
     if x == y:
         return "exact"
     if y == 0:
         return "flushed"
-    return "saturated" if abs(x) > largest else "rounded"
+    return "saturated" if abs(scaled) > largest else "rounded"
 
 
 def _is_subnormal(code, element):

@@ -197,7 +197,7 @@ class _Weights:
     def block(self, name, index, block_size):
         """Values of a block of the tensor ``name``, and the tensor's largest magnitude."""
         tensors, why = self.tensors(block_size)
-        if name not in tensors:
+        if not isinstance(name, str) or name not in tensors:
             raise InputError("tensor", why or f"there is no tensor {name!r}")
         tensor = tensors[name]
         blocks = tensor.size // block_size
@@ -292,7 +292,8 @@ def _magnitude(text):
         bits = np.full(1, np.nan, np.float32).view(np.uint32)
     number = float(bits.view(np.float32)[0])
     if not 0 <= number < np.inf:
-        raise InputError("elsewhere", f"the largest magnitude elsewhere must be a finite number, 0 or more, not '{text.strip()[:24]}'")
+        raise InputError("elsewhere", "the largest magnitude elsewhere must be a finite number, 0 or more, "
+                                      f"not '{text.strip()[:24]}'")
     return number
 
 
@@ -305,7 +306,7 @@ class _Handler(BaseHTTPRequestHandler):
     def log_message(self, *_):
         pass
 
-    def do_GET(self):  # noqa: N802
+    def do_GET(self):
         if not self._is_from_here():
             return
         path = self.path.partition("?")[0]
@@ -317,7 +318,7 @@ class _Handler(BaseHTTPRequestHandler):
         else:
             self._refuse(404, "path", "there is no such page")
 
-    def do_POST(self):  # noqa: N802
+    def do_POST(self):
         if not self._is_from_here():
             return
         name = self.path.removeprefix("/")
@@ -340,7 +341,7 @@ class _Handler(BaseHTTPRequestHandler):
                 self._refuse(400, "body", "the body must be a JSON object")
 
     def _is_from_here(self):
-        """Whether a page of this server asks: not one of another site whose name leads here, nor one that sends what it can't read."""
+        """Whether a page of this server asks: not one of another site whose name leads here, or that sends what it can't read."""
         hosts = [f"{name}:{self.server.server_port}" for name in ("127.0.0.1", "localhost")]
         origin = self.headers["Origin"]
         if self.headers["Host"] in hosts and (origin is None or origin in [f"http://{host}" for host in hosts]):

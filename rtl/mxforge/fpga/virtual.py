@@ -55,8 +55,8 @@ class VirtualBoard:
     :class:`mxbench.verilator.ToolError` if it can't be built.
     """
     def __init__(self, build_dir, design=DESIGN, waves=False):
-        self._process = subprocess.Popen([build(design, build_dir, waves)], stdin=subprocess.PIPE, stdout=subprocess.PIPE,
-                                         start_new_session=True)
+        self._process = subprocess.Popen([build(design, build_dir, waves)], bufsize=0, stdin=subprocess.PIPE,
+                                         stdout=subprocess.PIPE, start_new_session=True)
         self.port = self._heard().strip()
         if not self.port:
             self.close()
@@ -67,11 +67,8 @@ class VirtualBoard:
         return os.fsdecode(self._process.stdout.readline()) if ready else ""
 
     def _tell(self, line):
-        try:
+        with contextlib.suppress(BrokenPipeError):
             self._process.stdin.write(os.fsencode(f"{line}\n"))
-            self._process.stdin.flush()
-        except BrokenPipeError:
-            pass
         if not self._heard():
             raise MxforgeError("the virtual board has ended")
 

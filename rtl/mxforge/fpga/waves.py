@@ -18,8 +18,8 @@ _MARGIN = 12
 def waves(vcd, ports, divisor):
     """What a `VirtualBoard` recorded (the bytes of its file), for the `Port`s of its host; a clock is a step of time.
 
-    ``rows``: signals, those of bits with ``changes`` ``[clock, value]``, those of payloads ``[clock, text]``, a text being items of fields
-    from the first up, in hex. ``lines``: by ``rx`` and ``tx``, ``[clock, byte, what it is]``. ``parts``: ``[name, first, last]``.
+    ``rows``: signals, those of bits with ``changes`` ``[clock, value]``, those of payloads ``[clock, text]``, a text being items of
+    fields from the first up, in hex. ``lines``: by ``rx`` and ``tx``, ``[clock, byte, what it is]``. ``parts``: ``[name, first, last]``.
     """
     changes, clocks = _changes(vcd)
     rows = [{"group": "line", "name": name, "changes": changes[f"TOP.{name}"]} for name in _LINE]
@@ -151,7 +151,7 @@ def _parts(lines, changes, ports, clocks, byte):
     """The stretches of the waves that are worth a look."""
     yield ["all", 0, clocks]
     frames = {name: list(_frames(line)) for name, line in lines.items()}
-    for n, (command, asked, answered) in enumerate(zip(ports, frames["rx"], frames["tx"], strict=False)):
+    for command, asked, answered in zip(ports, frames["rx"], frames["tx"], strict=False):
         unit = command.name.lower()
         yield [f"{unit}: request", asked[0] - _MARGIN, asked[1] + byte + _MARGIN]
         valids = [clock for side in "io" for clock, _ in changes[f"TOP.board.requests.{unit}.{side}__valid"]

@@ -263,7 +263,7 @@ function show(answer) {
     + `${tensor.scale}, for a tensor whose largest magnitude is ${tensor.amax}.`;
   showTable(answer);
   showPlot(answer);
-  const told = side => `${counted(counts[side])}, ${decibels(sqnr[side])}`;
+  const told = side => counted(counts[side]) + (sqnr[side] ? `, ${decibels(sqnr[side])}` : "");
   say(`Done: scale ${power}; MX: ${told("mx")}; conventional FP8: ${told("fp8")}; ${differences ? `${differences} DIFFER from golden` : "bits equal to golden"}.`);
 }
 
@@ -271,7 +271,7 @@ function showTable({ rows, tensor, parameters: p }) {
   const isRandom = "random" in rows[0];
   const sides = [["mx", "left", `MX, ${p.element.toUpperCase()}: from the hardware`],
     ["fp8", "right", `Conventional FP8, ${tensor.element.toUpperCase()}: golden model`]];
-  const heads = [["code", "Bits"], ["value", "Stands for"], ["off", "Error"], ["what", "What happened"]];
+  const heads = [["code", "Code"], ["value", "Stands for"], ["off", "Error"], ["what", "What happened"]];
   const head = (text, more) => made("th", { scope: "col", role: "columnheader", ...more }, text);
   const top = made("tr", { role: "row" }, made("td", { colspan: isRandom ? 4 : 3, role: "cell" }));
   const second = made("tr", { role: "row" }, head("#"), head("Value"), head("FP32 bits"));
@@ -293,10 +293,10 @@ function showTable({ rows, tensor, parameters: p }) {
       const { hex, bits: fields, value, error, relative, outcome, is_subnormal: isSubnormal } = row[side];
       const name = side === "mx" ? "MX" : "FP8";
       const mark = made("span", { class: `outcome ${outcome}`, title: facts.outcomes[outcome] }, outcome);
-      const off = error === null ? ["none"] : [error, ...relative === null ? [] : [" ", made("small", {}, `${relative === "0" ? "0" : percent(relative)}`)]];
+      const off = [error ?? "none", ...relative === null ? [] : [" ", made("small", {}, percent(relative))]];
       line.append(
-        cell(`${where} code`, `${name} bits`, bits(fields), " ", made("small", {}, hex)),
-        cell(`${where} value`, "stands for", value),
+        cell(`${where} code`, name, bits(fields), " ", made("small", {}, hex)),
+        cell(`${where} value`, "is", value),
         cell(`${where} off`, "error", ...off),
         cell(`${where} what`, "", mark, ...isSubnormal ? [" ", made("small", { title: "below the format's normal numbers: fewer bits" }, "subnormal")] : []));
     }
@@ -310,7 +310,7 @@ function showTable({ rows, tensor, parameters: p }) {
 
 function percent(relative) {
   const share = 100 * Number(relative);
-  return `${share >= 0.1 ? Number(share.toPrecision(2)) : share.toExponential(0)}%`;
+  return `${share >= 0.001 || !share ? Number(share.toPrecision(2)) : share.toExponential(0)}%`;
 }
 
 function showPlot({ rows }) {
@@ -329,7 +329,7 @@ function showPlot({ rows }) {
   rows.forEach((row, n) => {
     for (const side of ["fp8", "mx"]) {
       const { error, relative } = row[side];
-      const isLost = error === null && row[side].outcome !== "infinity" && row[side].outcome !== "nan";
+      const isLost = error === null && row[side].outcome !== "infinity" && row[side].outcome !== "NaN";
       const share = isLost ? 1 : Number(relative);
       const at = y(share ? clamped(Math.log10(share), low - 0.5, 0) : low - 1);
       const x = left + (n + 0.5) * step;
@@ -502,8 +502,9 @@ class Scope {
     const step = [1, 2, 5].flatMap(n => [1, 10, 100, 1000, 10000].map(power => n * power)).sort((a, b) => a - b)
       .find(n => n / (this.to - this.from) * this.room > 70) || 50000;
     for (let clock = Math.ceil(this.from / step) * step; clock <= this.to; clock += step) {
-      this.svg.append(drawn("line", { class: "grid", x1: this.x(clock), x2: this.x(clock), y1: ROW - 4, y2: high }),
-        drawn("text", { class: "muted", x: this.x(clock) + 2, y: 12 }, clock.toLocaleString("en")));
+      const x = this.x(clock);
+      this.svg.append(drawn("line", { class: "grid", x1: x, x2: x, y1: ROW - 4, y2: high }));
+      if (x < width - 40) this.svg.append(drawn("text", { class: "muted", x: x + 2, y: 12 }, clock.toLocaleString("en")));
     }
     this.svg.append(drawn("text", { class: "muted", x: 6, y: 12 }, "clock"));
     this.lines.forEach((line, n) => {
@@ -523,7 +524,7 @@ class Scope {
     this.svg.append(drawn("rect", { class: classes, x, y: y + 3, width: Math.max(end - x, 0.5), height: ROW - 6, rx: 2 }));
     const room = Math.floor((end - x - 4) / 6.4);
     const shown = text.length <= room ? text : room >= 5 ? text.slice(0, room - 1) + "…" : "";
-    if (shown) this.svg.append(drawn("text", { class: "code", x: x + 3, y: y + 14 }, shown));
+    if (shown) this.svg.append(drawn("text", { class: classes.includes("idle") ? "code muted" : "code", x: x + 3, y: y + 14 }, shown));
   }
 
   drawBytes(bytes, y) {
@@ -605,6 +606,7 @@ function makeWeights() {
       const { answer } = await ask("block", { tensor: tensor.value, index: index.value === "" ? null : Number(index.value) });
       setValues(answer.values);
       byId("elsewhere").value = answer.amax;
+      byId("taken").textContent = `Taken: block ${index.value} of ${tensor.value}, whose largest magnitude, ${answer.amax}, counts for conventional FP8.`;
       run();
     } catch (error) {
       if (!error.field) throw error;
@@ -652,8 +654,12 @@ async function start() {
     }
   });
   byId("copy").addEventListener("click", async () => {
-    await navigator.clipboard.writeText(location.href);
-    say("The link holds this block and these choices; it is copied.");
+    try {
+      await navigator.clipboard.writeText(location.href);
+      say("The link is copied: it holds this block and these choices.");
+    } catch {
+      say("The browser lets nothing be copied; its address bar has the link.");
+    }
   });
   addEventListener("hashchange", recall);
   recall();
