@@ -8,8 +8,8 @@ import importlib.util
 import os
 import shutil
 import subprocess
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from multiprocessing.pool import ThreadPool
 from pathlib import Path
 
 __all__ = ["ToolError", "Toolchain", "build_program", "compile_model", "find", "lint", "locked", "require_compiler", "run_tool",
@@ -115,18 +115,17 @@ def runtime(cache_dir):
         include, flags = tools.root / "include", tools.flags()
         architecture = ["-faligned-new", "-fcf-protection=none"]
         parts = ("", "_dpi", "_vpi", "_threads", "_vcd_c", "_fst_c", "_cov")
-        with ThreadPoolExecutor(os.cpu_count()) as pool:
-            compiled = [pool.submit(run_tool, ["g++", "-O2", *flags, *architecture, "-c", include / f"verilated{part}.cpp",
-                                               "-o", folder / f"verilated{part}.o"]) for part in parts]
-            header = folder / "model.h"
-            header.write_text('#include "verilated.h"\n' + "".join(f"#include <{name}>\n" for name in _HEADERS))
-            # The compiler takes the one that was made with a model's flags, or reads the header itself.
-            precompiled = folder / "model.h.gch"
-            precompiled.mkdir(exist_ok=True)
-            compiled += [pool.submit(run_tool, ["g++", level, *flags, "-x", "c++-header", header, "-o", precompiled / level])
-                         for level in _LEVELS]
-            for one in compiled:
-                one.result()
+        header = folder / "model.h"
+        header.write_text('#include "verilated.h"\n' + "".join(f"#include <{name}>\n" for name in _HEADERS))
+        # The compiler takes the one that was made with a model's flags, or reads the header itself.
+        precompiled = folder / "model.h.gch"
+        precompiled.mkdir(exist_ok=True)
+        compiled = [["g++", "-O2", *flags, *architecture, "-c", include / f"verilated{part}.cpp", "-o", folder / f"verilated{part}.o"]
+                    for part in parts]
+        compiled += [["g++", level, *flags, "-x", "c++-header", header, "-o", precompiled / level] for level in _LEVELS]
+        # Unlike an executor of the standard library's, it lets a program end that is interrupted.
+        with ThreadPool(os.cpu_count()) as pool:
+            pool.map(run_tool, compiled, chunksize=1)
         unfinished = folder / "unfinished.a"
         unfinished.unlink(missing_ok=True)
         run_tool(["ar", "rcs", unfinished, *(folder / f"verilated{part}.o" for part in parts)])

@@ -177,5 +177,7 @@ def _fields(code, fmt):
 
 def _decibels(before, after):
     """SQNR as text; None where a value isn't finite."""
+    if not np.isfinite([before, after]).all():
+        return None
     sqnr = mxgolden.sqnr(before, after)
-    return None if np.isnan(sqnr) else "infinite" if np.isinf(sqnr) else f"{sqnr:.2f}"
+    return "infinite" if np.isinf(sqnr) else f"{sqnr:.2f}"

@@ -18,8 +18,8 @@ _MARGIN = 12
 def waves(vcd, ports, divisor):
     """What a `VirtualBoard` recorded (the bytes of its file), for the `Port`s of its host; a clock is a step of time.
 
-    ``rows``: signals, those of bits with ``changes`` ``[clock, value]``, those of payloads ``[clock, text]``, a text being items of
-    fields from the first up, in hex. ``lines``: by ``rx`` and ``tx``, ``[clock, byte, what it is]``. ``parts``: ``[name, first, last]``.
+    ``rows``: signals, ``changes`` being ``[clock, value]``, of payloads ``[clock, text]`` with the items of fields in hex, in their
+    order. ``lines``: by ``rx`` and ``tx``, ``[clock, byte, what it is]``. ``parts``: ``[name, first, last]``.
     """
     changes, clocks = _changes(vcd)
     rows = [{"group": "line", "name": name, "changes": changes[f"TOP.{name}"]} for name in _LINE]
