@@ -6,6 +6,8 @@ import json
 import os
 import shutil
 import signal
+import socket
+import struct
 import subprocess
 import sys
 import threading
@@ -54,7 +56,6 @@ class Golden:
 
     def __init__(self, build_dir, parameters):
         self.parameters = parameters
-        self.since = time.monotonic()
         self.is_closed = False
         self.made.append(self)
 
@@ -208,7 +209,7 @@ def test_waves_are_kept_for_a_while(quick):
     _, first = ran(quick, OUTLIER, parameters={})
     for _ in range(view._RUNS):
         ran(quick, OUTLIER, parameters={})
-    for number in first["run"], 12345, "x":
+    for number in first["run"], 12345, "x", []:
         status, answer = posted(quick, "/waves", run=number)
         assert status == 400 and answer["message"] == f"the waves of run {number} are no longer kept; run the block again"
 
@@ -222,6 +223,31 @@ def test_a_board_in_trouble(quick, golden, trouble):
     golden.trouble = None
     assert ran(quick, OUTLIER, parameters={})[0] == 200
     assert [machine.is_closed for machine in golden.made] == [True, False]
+
+
+def test_who_drops_a_connection_is_not_told_of(quick, capfd):
+    for request in b"", b"GET / HTT", b"POST /run HTTP/1.0\r\nHost: 127.0.0.1:%d\r\nContent-Length: 9\r\n\r\n" % quick.server_port:
+        with socket.create_connection(("127.0.0.1", quick.server_port)) as connection:
+            connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+            connection.sendall(request)
+    assert asked(quick, "GET", "/")[0] == 200
+    time.sleep(0.1)
+    assert capfd.readouterr() == ("", "")
+
+
+def test_a_board_that_makes_room(sim_build):
+    """One that waited for its turn is told, and the next one gets a new board."""
+    hardware = view.Hardware(sim_build)
+    machine = hardware.machine(parameters_of({}))
+    assert machine.is_started(60)
+    machine.close()
+    inputs = {"values": np.ones((1, 32), np.float32).view(np.uint32)}
+    with pytest.raises(MxforgeError, match="the board has made room for another; run the block again"):
+        hardware.play(machine, inputs)
+    another = hardware.machine(parameters_of({}))
+    assert another is not machine and another.is_started(60)
+    assert hardware.play(another, inputs)[0] == 0x77
+    hardware.close()
 
 
 def test_a_board_that_cant_be_built(sim_build, monkeypatch):
@@ -273,11 +299,11 @@ def test_ends_with_ctrl_c(sim_build):
             server_port = port
 
         assert ran(Address, OUTLIER, parameters={})[0] == 200
-        boards = [int(pid) for pid in Path(f"/proc/{child.pid}/task/{child.pid}/children").read_text().split()]
+        boards = [pid for path in Path(f"/proc/{child.pid}/task").glob("*/children") for pid in path.read_text().split()]
         child.send_signal(signal.SIGINT)
         out, error = child.communicate(timeout=20)
     assert (child.returncode, out, error.strip()) == (130, "", "")
-    assert not any(Path(f"/proc/{board}").exists() for board in boards)
+    assert boards and not any(Path(f"/proc/{board}").exists() for board in boards)
 
 
 # ---- In a browser
@@ -408,7 +434,7 @@ def test_a_block_with_an_outlier(page):
                     "row => [...row.querySelectorAll('.code small, .outcome')].map(part => part.innerText))")
     assert [int(row[0], 16) for row in shown] == codes.tolist()
     assert f"0x{scales[0]:02x}" in page.text("tiles") and "equal to golden" in page.text("verdict")
-    assert shown[2][1] == "flushed" and shown[0][3] == "flushed" and shown[0][1] == "exact"
+    assert shown[2][1] == "flushed" and shown[0][2] == "flushed" and shown[0][1] == "exact"
     assert page.js("return [...document.querySelectorAll('#table .before')][3].innerText") == "100 amax"
     assert page.until("document.querySelectorAll('#waves path').length") > 10
 

@@ -120,8 +120,8 @@ def runtime(cache_dir):
         # The compiler takes the one that was made with a model's flags, or reads the header itself.
         precompiled = folder / "model.h.gch"
         precompiled.mkdir(exist_ok=True)
-        compiled = [["g++", "-O2", *flags, *architecture, "-c", include / f"verilated{part}.cpp", "-o", folder / f"verilated{part}.o"]
-                    for part in parts]
+        compiled = [["g++", "-O2", *flags, *architecture, "-c", include / f"verilated{part}.cpp",
+                     "-o", folder / f"verilated{part}.o"] for part in parts]
         compiled += [["g++", level, *flags, "-x", "c++-header", header, "-o", precompiled / level] for level in _LEVELS]
         # Unlike an executor of the standard library's, it lets a program end that is interrupted.
         with ThreadPool(os.cpu_count()) as pool:

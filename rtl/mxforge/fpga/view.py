@@ -3,9 +3,9 @@ import contextlib
 import inspect
 import itertools
 import json
+import sys
 import tempfile
 import threading
-import time
 from collections import OrderedDict
 from dataclasses import asdict, fields
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -26,7 +26,7 @@ from .protocol import Command
 from .virtual import VirtualBoard
 from .waves import waves
 
-__all__ = ["CHOICES", "Hardware", "Server", "design_of"]
+__all__ = ["CHOICES", "Hardware", "Server", "design_of", "parameters_of"]
 
 # Few lanes, so that a block takes several beats to look at.
 _LANES = 4
@@ -73,7 +73,6 @@ class _Machine:
     """A virtual board for a quantizer's parameters; builds and starts in the background."""
     def __init__(self, build_dir, parameters):
         self.parameters = parameters
-        self.since = time.monotonic()
         self.error = None
         self._build_dir = build_dir
         self._stack = contextlib.ExitStack()
@@ -91,7 +90,8 @@ class _Machine:
                 with self._lock:
                     if not self._is_closed:
                         self._stack = stack.pop_all()
-        except _TROUBLES as error:
+        except Exception as error:
+            # Whatever it is, who asks is told.
             self.error = error
         self._started.set()
 
@@ -106,7 +106,7 @@ class _Machine:
         lanes = self.parameters.lanes
         with self._lock, tempfile.TemporaryDirectory(prefix="mxforge-view-") as folder:
             if self._is_closed:
-                raise MxforgeError("the board was closed")
+                raise MxforgeError("the board has made room for another; run the block again")
             recorded = Path(folder) / "board.vcd"
             with self._virtual.record(recorded):
                 block = self._board.play(Command.QUANTIZE, inputs)
@@ -163,7 +163,7 @@ class Hardware:
     def waves(self, number):
         """As :func:`.waves.waves` of a run; `InputError` if that is no longer known."""
         with self._lock:
-            if number not in self._recorded:
+            if not _is_integer(number) or number not in self._recorded:
                 raise InputError("run", f"the waves of run {number} are no longer kept; run the block again")
             recorded = self._recorded[number]
         return waves(*recorded)
@@ -263,7 +263,7 @@ class _Answers:
         rest = _magnitude(elsewhere)
         machine = self.hardware.machine(p)
         if not machine.is_started(0.3):
-            return 202, {"state": "building", "seconds": round(time.monotonic() - machine.since)}
+            return 202, {"state": "building"}
 
         inputs = {"values": bits[None]}
         if p.rounding == "stochastic":
@@ -404,6 +404,11 @@ class Server(ThreadingHTTPServer):
     @property
     def address(self):
         return f"http://127.0.0.1:{self.server_port}/"
+
+    def handle_error(self, request, client_address):
+        # A browser drops connections that it made in advance.
+        if not isinstance(sys.exception(), ConnectionError):
+            super().handle_error(request, client_address)
 
     def server_close(self):
         super().server_close()

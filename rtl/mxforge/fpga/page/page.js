@@ -295,7 +295,7 @@ function showTable({ rows, tensor, parameters: p }) {
       const mark = made("span", { class: `outcome ${outcome}`, title: facts.outcomes[outcome] }, outcome);
       const off = [error ?? "none", ...relative === null ? [] : [" ", made("small", {}, percent(relative))]];
       line.append(
-        cell(`${where} code`, name, bits(fields), " ", made("small", {}, hex)),
+        cell(`${where} code`, name, bits(fields), ...side === "mx" ? [" ", made("small", {}, hex)] : []),
         cell(`${where} value`, "is", value),
         cell(`${where} off`, "error", ...off),
         cell(`${where} what`, "", mark, ...isSubnormal ? [" ", made("small", { title: "below the format's normal numbers: fewer bits" }, "subnormal")] : []));
