@@ -241,12 +241,13 @@ function tile(title, value, ...more) {
 }
 
 const decibels = text => text === null ? "none" : text === "infinite" ? "∞ dB" : `${text} dB`;
-const noFigure = text => text === null ? "a value isn't finite" : text === "infinite" ? "nothing is lost" : "signal to noise, higher is better";
+const meaning = text => text === null ? "a value isn't finite" : text === "infinite" ? "nothing is lost" : "signal to noise, higher is better";
 
 function show(answer) {
   const { scale, amax, tensor, counts, sqnr, differences, parameters: p } = answer;
   const isNan = scale.exponent === null;
   const power = isNan ? "NaN" : `2^${scale.exponent}`;
+  const size = side => answer.rows[0][side].bits.reduce((sum, [, digits]) => sum + digits.length, 0);
   byId("result").hidden = false;
   byId("result").classList.remove("stale");
   const verdict = byId("verdict");
@@ -257,10 +258,12 @@ function show(answer) {
   byId("tiles").replaceChildren(
     tile("Shared scale (E8M0)", power, `${scale.hex} = ${scale.bits}`, isNan ? "all values are NaN" : `2^(code - 127) = ${scale.value}`),
     tile("Largest magnitude", amax.value, amax.hex, `the scale follows by ${p.scale_rule}`),
-    tile(`MX, ${p.element.toUpperCase()}`, decibels(sqnr.mx), noFigure(sqnr.mx), counted(counts.mx)),
-    tile(`Conventional FP8, ${tensor.element.toUpperCase()}`, decibels(sqnr.fp8), noFigure(sqnr.fp8), counted(counts.fp8)));
-  byId("table-note").textContent = `Conventional FP8 is the golden model's, not the board's: codes under one FP32 scale, `
-    + `${tensor.scale}, for a tensor whose largest magnitude is ${tensor.amax}.`;
+    tile(`MX, ${p.element.toUpperCase()}`, decibels(sqnr.mx), meaning(sqnr.mx), counted(counts.mx),
+      `${size("mx") + 8 / answer.rows.length} bits a value with the scale`),
+    tile(`Conventional FP8, ${tensor.element.toUpperCase()}`, decibels(sqnr.fp8), meaning(sqnr.fp8), counted(counts.fp8),
+      `${size("fp8")} bits a value`));
+  byId("table-note").textContent = `Conventional FP8 is the golden model's, not the board's: codes, rounded to nearest even, under one `
+    + `FP32 scale, ${tensor.scale}, for a tensor whose largest magnitude is ${tensor.amax}.`;
   showTable(answer);
   showPlot(answer);
   const told = side => counted(counts[side]) + (sqnr[side] ? `, ${decibels(sqnr[side])}` : "");
