@@ -51,7 +51,8 @@ def test_bench(simulate, options):
     simulate(Streamed(DualQuantizer(**options)), "dual_quantizer", blocks=300)
 
 
-@pytest.mark.parametrize("values", COVER, ids=lambda values: "-".join(map(str, values)))
+@pytest.mark.parametrize("values", [pytest.param(values, marks=pytest.mark.slow if values[6] > 32 else (),
+                                                 id="-".join(map(str, values))) for values in COVER])
 def test_volume(verify, values):
     options = dict(zip(NAMES, values, strict=True))
     # As many values in large tiles as in small ones, as far as each needs some tiles of a kind.

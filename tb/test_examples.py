@@ -65,6 +65,7 @@ def flags(sim_build):
             f"-LDFLAGS {verilator.runtime(sim_build)}")
 
 
+@pytest.mark.slow
 def test_verilog_top(tmp_path, flags):
     folder = copied("verilog_top", tmp_path)
     passes(folder, flags)
@@ -75,6 +76,7 @@ def test_verilog_top(tmp_path, flags):
         fails(folder, r"^icarus: FAIL: 256 of 256 results .*, \d\d+ mismatches", "icarus")
 
 
+@pytest.mark.slow
 def test_amaranth_design(tmp_path):
     folder = copied("amaranth_design", tmp_path)
     passes(folder)

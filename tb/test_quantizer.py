@@ -63,7 +63,8 @@ def test_bench(simulate, options):
     simulate(Streamed(Quantizer(**options)), "quantizer")
 
 
-@pytest.mark.parametrize("values", COVER, ids=lambda values: "-".join(map(str, values)))
+@pytest.mark.parametrize("values", [pytest.param(values, marks=pytest.mark.slow if values[6] > 100 else (),
+                                                 id="-".join(map(str, values))) for values in COVER])
 def test_volume(verify, values):
     options = dict(zip(NAMES, values, strict=True))
     # As many values in large blocks as in small ones.
