@@ -1,12 +1,16 @@
 # amaranth: UnusedElaboratable=no
 import itertools
 import random
+import re
 from collections import deque
 
 import pytest
 from amaranth import *
+from amaranth.back import rtlil
+from amaranth.hdl import Fragment
 from amaranth.lib import data
 from amaranth.sim import Simulator
+from amaranth.vendor import SiliconBluePlatform
 
 from mxforge import parameters
 from mxforge.dequantizer import Dequantizer
@@ -128,8 +132,13 @@ def test_wait(cycles):
     assert seen[cycles:] == values[:len(values) - cycles]
 
 
+class Ice40(SiliconBluePlatform):
+    device, package, default_clk, resources, connectors = "iCE40UP5K", "SG48", None, (), ()
+
+
+@pytest.mark.parametrize("platform", [None, Ice40()], ids=["", "ice40"])
 @pytest.mark.parametrize("depth", [1, 2, 3, 4, 8])
-def test_queue(depth):
+def test_queue(depth, platform):
     width = 2 * GROUP + 1
     dut = ResultQueue(width, depth)
     seen = set()
@@ -155,11 +164,17 @@ def test_queue(depth):
             await ctx.tick()
         assert not waiting and written > 10 * depth
 
-    simulator = Simulator(dut)
+    simulator = Simulator(Fragment.get(dut, platform))
     simulator.add_clock(1e-6)
     simulator.add_testbench(bench)
     simulator.run()
     assert seen == set(itertools.product(range(depth + 1), (0, 1), (0, 1))) - {(depth, 1, 0)}
+
+
+@pytest.mark.parametrize(("platform", "clocked"), [(None, "0"), (Ice40(), "1")])
+def test_memory_that_an_ice40_has_is_read_by_the_clock(platform, clocked):
+    reads = re.findall(r"cell \$memrd_v2.*?\bend\b", rtlil.convert(ResultQueue(5, 3), platform=platform), re.S)
+    assert [re.search(r"CLK_ENABLE (\S+)", read)[1] for read in reads] == [clocked]
 
 
 CORES = [("each", False), ("each", True), ("some", True), ("blocks", True)]

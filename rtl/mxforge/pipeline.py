@@ -4,6 +4,7 @@ from amaranth import *
 from amaranth.lib import memory, stream, wiring
 from amaranth.lib.wiring import In, Out
 from amaranth.utils import bits_for, ceil_log2
+from amaranth.vendor import SiliconBluePlatform
 
 from .arith import any_bit
 from .unit import Around, StreamUnit
@@ -116,7 +117,8 @@ class ResultQueue(wiring.Component):
 
     ``o.valid`` comes from a register, ``o.payload`` from memory that is read where registers say, without a clock. What
     ``w_en`` and ``o.ready`` reach is narrow: each group of payload bits has pointers of its own, and the memory, of more words than
-    are ever held, is written in every cycle, where the next result goes.
+    are ever held, is written in every cycle, where the next result goes. An iCE40 has no memory but what is read by a clock: there
+    the next address is read.
 
     Members
     -------
@@ -146,12 +148,13 @@ class ResultQueue(wiring.Component):
             part = given[low:low + GROUP]
             m.submodules[f"storage{n}"] = storage = memory.Memory(shape=unsigned(len(part)), depth=depth, init=[])
             write = storage.write_port()
-            read = storage.read_port(domain="comb")
+            is_clocked = isinstance(platform, SiliconBluePlatform)
+            read = storage.read_port(transparent_for=[write]) if is_clocked else storage.read_port(domain="comb")
             m.d.comb += [write.data.eq(part), write.en.eq(1), shown[low:low + GROUP].eq(read.data)]
             # A tool doesn't see that these are equal to those of another group, as they follow from themselves.
             for name, port, step in ("write_at", write, self.w_en), ("read_at", read, taken):
                 at = Signal(range(depth), name=f"{name}{n}")
-                m.d.comb += port.addr.eq(at)
+                m.d.comb += port.addr.eq(at + step if port is read and is_clocked else at)
                 with m.If(step):
                     m.d.sync += at.eq(at + 1)
 
