@@ -222,7 +222,7 @@ def test_an_error_of_yosys_is_one_line():
 
 def test_a_tool_that_is_killed_is_one_line(tmp_path):
     with pytest.raises(MxforgeError) as error:
-        synth._ran("nextpnr", "import os\nprint('so far', flush=True)\nos.kill(os.getpid(), 9)", [], tmp_path)
+        synth.ran("nextpnr", "import os\nprint('so far', flush=True)\nos.kill(os.getpid(), 9)", [], tmp_path)
     assert str(error.value) == "nextpnr was ended by signal 9: so far"
 
 

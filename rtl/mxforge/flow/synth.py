@@ -3,6 +3,7 @@
 `area` and `fmax` are whole jobs, here or on another machine: plain arguments in, a dictionary fit for JSON out, no file left
 behind.
 """
+import contextlib
 import functools
 import hashlib
 import importlib.metadata
@@ -27,8 +28,10 @@ from ..errors import MxforgeError, install
 from .files import replacing
 from .jobs import Failure, Job, Workers, shown
 
-__all__ = ["COLUMNS", "TARGETS", "Call", "Store", "area", "cells_of", "check_options", "fmax", "measure", "netlist", "path_words",
-           "run_calls", "summary", "tools_of", "version_of", "wrapper"]
+__all__ = [
+    "COLUMNS", "TARGETS", "Call", "Store", "area", "cells_of", "check_options", "compiled", "critical_path", "excess_of", "fmax",
+    "measure", "netlist", "path_words", "ran", "run_calls", "summary", "tools_of", "utilization_of", "version_of", "wrapper",
+]
 
 # Results of an older form are made anew.
 _FORM = 1
@@ -74,12 +77,12 @@ COLUMNS = {"luts": "LUTs", "carries": "carries", "lut4_equivalents": "LUT4 equiv
            "ffs": "FFs", "dsps": "DSPs", "brams": "BRAMs", "nand2": "NAND2 equivalents", "depth": "depth"}
 
 
-def version_of(package):
+def version_of(package, extra="synth"):
     """``MxforgeError`` if it isn't installed."""
     try:
         return importlib.metadata.version(package)
     except importlib.metadata.PackageNotFoundError:
-        raise MxforgeError(f"synthesis needs {package}: {install('synth')}") from None
+        raise MxforgeError(f"synthesis needs {package}: {install(extra)}") from None
 
 
 def tools_of(target, is_routed):
@@ -98,8 +101,9 @@ def check_options(targets, luts_only=False, is_routed=False):
             raise MxforgeError(f"{what} is for {' and '.join(able)}, not {', '.join(targets)}")
 
 
-def _ran(tool, code, arguments, folder):
-    """What a tool says; an error has that as its note. It runs in a process of its own, since an error ends that."""
+def ran(tool, code, arguments, folder):
+    """What a tool says that Python ``code`` runs in ``folder``; ``MxforgeError``, with that as its note, if it fails."""
+    # In a process of its own, since an error ends that.
     # An interrupt ends it at once, as Python alone would not; what it leaves in temporary files goes with the folder.
     code = f"import signal, sys\nsignal.signal(signal.SIGINT, signal.SIG_DFL)\n{code}"
     done = subprocess.run([sys.executable, "-c", code, *arguments], cwd=folder, env=os.environ | {"TMPDIR": str(folder)},
@@ -119,7 +123,7 @@ def _mapped(text, script):
     with tempfile.TemporaryDirectory(prefix="mxforge-") as folder:
         source = Path(folder, "design.v")
         source.write_text(text)
-        _ran("Yosys", code, ["\n".join(script)], folder)
+        ran("Yosys", code, ["\n".join(script)], folder)
         return {path.stem: path.read_text() for path in Path(folder).glob("*.json")}
 
 
@@ -277,31 +281,42 @@ def fmax(text, top, ports, target, seed, luts_only=False):
     facts = TARGETS[target]
     tools = tools_of(target, True)
     netlist = _netlist(text + wrapper(top, ports), tuple(_fmax_script(top, target, luts_only)))
-    code = _router(target)
+    code = compiled(*facts.router[1:])
     with tempfile.TemporaryDirectory(prefix="mxforge-") as folder:
         Path(folder, "netlist.json").write_text(netlist)
         try:
-            _ran("nextpnr", code, _router_arguments(target, seed), folder)
+            ran("nextpnr", code, _router_arguments(target, seed), folder)
         except MxforgeError as error:
-            for kind, used, available in re.findall(r"^Info:\s+(\w+):\s+(\d+)/\s*(\d+)", error.__notes__[0], re.M):
-                if int(used) > int(available):
-                    raise MxforgeError(f"{top} doesn't fit the {facts.device}: it takes {int(used):,} of {int(available):,} "
-                                       f"{kind}") from None
-            raise
+            excess = excess_of(error)
+            if excess is None:
+                raise
+            raise MxforgeError(f"{top} doesn't fit the {facts.device}: it takes {excess}") from None
         report = json.loads(Path(folder, "report.json").read_text())
-    utilization = {kind: [count["used"], count["available"]] for kind, count in report["utilization"].items() if count["used"]}
-    return {"mhz": min(clock["achieved"] for clock in report["fmax"].values()), "utilization": utilization,
-            "critical_path": _critical_path(report), "tools": tools}
+    return {"mhz": min(clock["achieved"] for clock in report["fmax"].values()), "utilization": utilization_of(report),
+            "critical_path": critical_path(report), "tools": tools}
+
+
+def excess_of(error):
+    """In words, of what nextpnr found more in a design than the device has; None where it failed of something else."""
+    for kind, used, available in re.findall(r"^Info:\s+(\w+):\s+(\d+)/\s*(\d+)", error.__notes__[0], re.M):
+        if int(used) > int(available):
+            return f"{int(used):,} of {int(available):,} {kind}"
+    return None
+
+
+def utilization_of(report):
+    """``{type of cells: [used, available]}`` of nextpnr's report, of those used."""
+    return {kind: [count["used"], count["available"]] for kind, count in report["utilization"].items() if count["used"]}
 
 
 @functools.cache
-def _router(target):
-    """The Python that runs nextpnr, after a first run: that compiles WebAssembly into a file which all runs of a user share."""
-    _, package, function = TARGETS[target].router
+def compiled(package, function):
+    """The Python that runs a tool in WebAssembly, after a first run: that compiles it into a file that a user's runs share."""
     code = f"from {package} import {function}\nsys.exit({function}(sys.argv[1:]))"
-    folder = Path(tempfile.gettempdir(), f"mxforge-{os.getuid()}-{package}")
-    with locked(folder):
-        _ran("nextpnr", code, ["--version"], folder)
+    folder = Path(tempfile.gettempdir(), f"mxforge-{os.getuid()}-{function}")
+    # Some know no --version.
+    with locked(folder), contextlib.suppress(MxforgeError):
+        ran(function, code, ["--version"], folder)
     return code
 
 
@@ -310,7 +325,7 @@ def _router_arguments(target, seed):
             "report.json"]
 
 
-def _critical_path(report):
+def critical_path(report):
     """The longest path from register to register."""
     # The others are from and to pins.
     steps = next(path["path"] for path in report["critical_paths"] if path["from"] == path["to"] != "<async>")
