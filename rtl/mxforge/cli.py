@@ -525,6 +525,53 @@ def matmul(output, build_dir, element, a_element, b_element, **options):
         raise _DifferenceError(result.difference)
 
 
+@cli.group(cls=_Commands)
+def fpga():
+    """An accelerator on a board: build, program, use."""
+
+
+def _board(function):
+    return click.option("--board", metavar="NAME", required=True,
+                        help="ulx3s-85f, icebreaker, tang-nano-9k, or the import path of an Amaranth platform, such as "
+                             "amaranth_boards.ecpix5:ECPIX585Platform.")(function)
+
+
+@fpga.command("build", epilog="""\b
+Examples:
+  mxforge fpga build --board icebreaker
+  mxforge fpga build --board ulx3s-85f --units quantize,dequantize --set quantize.lanes=8 --clock 80
+  mxforge fpga build --board amaranth_boards.orangecrab_r0_2:OrangeCrabR0_2_85FPlatform""")
+@_board
+@click.option("-o", "--output", metavar="DIR", type=click.Path(path_type=Path), help="Where it goes.  [BUILD_DIR/fpga/BOARD]")
+@click.option("--units", metavar="UNIT,...", help="Of quantize, dequantize, dot, matmul.  [the board's]")
+@click.option("--set", "settings", metavar="UNIT.PARAMETER=VALUE", multiple=True, help="A unit's parameter; may be repeated.")
+@click.option("--clock", "megahertz", metavar="MHZ", type=click.FloatRange(0, min_open=True),
+              help="Fail rather than be slower.  [what the design reaches]")
+@click.option("--baud", metavar="N", type=click.IntRange(1200), help="Of the link.  [the board's fastest]")
+@click.option("--seed", metavar="N", type=click.IntRange(0), default=1, help="Seed of place and route.  [1]")
+@click.option("--json", "as_json", is_flag=True, help="For programs.")
+@_build_dir
+def fpga_build(board, output, units, settings, megahertz, baud, seed, as_json, build_dir):
+    """Make a bitstream: units behind a serial link, at the clock that they reach.
+
+    Yosys, nextpnr and the packers come from PyPI; it takes minutes. The bitstream and report.json, with what is printed, are
+    left in DIR.
+    """
+    with _extra("boards", "mxforge fpga build"):
+        from .fpga import build
+
+    output = output or build.path_of(board, build_dir)
+    facts = build.run(board, output, names=units.split(",") if units else (), settings=settings, megahertz=megahertz, baud=baud,
+                      seed=seed, progress=_progress("{task.description}"))
+    if as_json:
+        _print_json(facts)
+        return
+    _print_rows(*build.summary(facts))
+    click.echo(f"Clock {facts['clock_mhz']:.2f} MHz, reached {facts['reached_mhz']:.2f}; link {facts['baud']:,} baud")
+    click.echo(f"Slowest path: {facts['critical_path']['words']}")
+    click.echo(f"{output / facts['bitstream']}: {facts['device']}, {', '.join(facts['design']['units'])}")
+
+
 @cli.command()
 @click.option("--port", metavar="N", type=click.IntRange(0, 65535), default=0, help="Of the address; 0: any that is free.  [0]")
 @click.option("--no-browser", is_flag=True, help="Only tell the address.")

@@ -302,8 +302,39 @@ def fits(figures):
     return ["Series", "LUT4", "fitted through", "furthest point off", f"points within {_NEAR} %"], rows
 
 
-TABLES = {"named": named, "fast": fast, "peers": peers, "contrast": contrast, "activity": activity, "scales": scales,
-          "outliers": outliers, "claims": summary, "fits": fits, "played": played} | {key: _scaled(key) for key in SERIES}
+# Kinds of cells of each family, as nextpnr calls them.
+_CELLS = {"ecp5": ("TRELLIS_COMB", "DP16KD", "MULT18X18D"), "ice40": ("ICESTORM_LC", "ICESTORM_RAM", "ICESTORM_DSP"),
+          "gowin": ("LUT4", "BSRAM", "MULT18X18")}
+
+
+def boards(figures):
+    """What an accelerator takes of each board."""
+    rows = []
+    for name, record in figures.items():
+        if not name.startswith("board/"):
+            continue
+        found = record["values"]
+        units = "; ".join(" ".join([word, *(f"{option}={value}" for option, value in options.items())])
+                          for word, options in found["units"].items())
+        cells = []
+        for kind in _CELLS[found["family"]]:
+            used, there = found["utilization"].get(kind, (0, 0))
+            cells.append(f"{used:,} ({100 * used / there:.0f} %)" if used else "0")
+        rows.append([f"`{name.partition('/')[2]}`", found["device"], units, *cells, f"{found['clock_mhz']:.2f}",
+                     f"{found['reached_mhz']:.1f}", f"{found['baud']:,}"])
+    return ["Board", "Device", "Units", "LUTs", "Block RAMs", "DSPs", "Clock, MHz", "reached", "Link, baud"], rows
+
+
+def board_words(figures):
+    """The slowest path of each."""
+    for name, record in figures.items():
+        if name.startswith("board/"):
+            yield f"{name.partition('/')[2]}: slowest {record['values']['critical_path']}"
+
+
+TABLES = {"boards": boards, "named": named, "fast": fast, "peers": peers, "contrast": contrast, "activity": activity,
+          "scales": scales, "outliers": outliers, "claims": summary, "fits": fits, "played": played,
+          **{key: _scaled(key) for key in SERIES}}
 
 
 def _held_to(value, target, what, is_least=False):
@@ -437,6 +468,7 @@ def _origins(*patterns):
 
 
 WORDS = {
+    "board_words": board_words, "board_origins": _origins("board/*"),
     "named_words": named_words, "fast_words": fast_words, "scaling_words": scaling_words,
     "contrast_words": contrast_words, "accuracy_words": accuracy_words, "outlier_words": outlier_words,
     "cost_origins": _origins(*(f"area/{name}" for name in _BESIDE), "area/fp32_multiplier_rows", "area/*_fast", "fmax/*_fast"),

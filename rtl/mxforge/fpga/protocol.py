@@ -9,10 +9,12 @@ import zlib
 from dataclasses import dataclass
 from enum import IntEnum
 
-__all__ = ["ANSWERED", "ASKED", "CHECKSUM", "COUNTS", "REQUEST", "RESPONSE", "UNKNOWN_TAG", "VERSION", "Answer", "Command",
+__all__ = ["ANSWERED", "ASKED", "BAUDS", "CHECKSUM", "COUNTS", "REQUEST", "RESPONSE", "UNKNOWN_TAG", "VERSION", "Answer", "Command",
            "Status", "answer_of", "least_request", "request"]
 
 VERSION = 1
+# Rates of the line that hosts try, fastest first.
+BAUDS = 3_000_000, 2_000_000, 1_000_000, 115_200
 
 REQUEST = struct.Struct("<BBH")
 RESPONSE = struct.Struct("<BBHB")

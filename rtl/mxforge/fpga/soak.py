@@ -11,7 +11,7 @@ from mxbench.stimulus.floats import codes
 
 from . import protocol
 from .design import SERVICES
-from .host import BAUDS, Board
+from .host import Board
 from .link import opened
 from .virtual import VirtualBoard
 
@@ -135,11 +135,11 @@ def run(port, frames, *, every=5000, seed=1, build_dir="sim_build", progress=Non
     with contextlib.ExitStack() as stack:
         if port == "virtual":
             port = stack.enter_context(VirtualBoard(build_dir)).port
-        with Board(port, baud=BAUDS[-1]) as board:
+        with Board(port, baud=protocol.BAUDS[-1]) as board:
             board.reset()
             questions = [_Questions(one, rng) for one in board.ports.values()]
         while outcome.requests < frames:
-            noisy = NoisyPort(opened(port, BAUDS[-1]), every, rng)
+            noisy = NoisyPort(opened(port, protocol.BAUDS[-1]), every, rng)
             with Board(noisy, patience=_PATIENCE) as board:
                 for _ in range(_BATCHES):
                     asked = [questions[int(rng.integers(len(questions)))]() for _ in range(min(_BATCH, frames - outcome.requests))]
@@ -155,6 +155,6 @@ def run(port, frames, *, every=5000, seed=1, build_dir="sim_build", progress=Non
                 outcome.vanished += 1
             _add(noisy.done, outcome.noise)
             _add(asdict(board.link.traffic), outcome.noticed)
-        with Board(port, baud=BAUDS[-1]) as board:
+        with Board(port, baud=protocol.BAUDS[-1]) as board:
             outcome.counters = board.counters()
     return outcome

@@ -20,9 +20,9 @@ from mxbench import verilator
 from ..errors import MxforgeError, install
 from ..quantizer import Quantizer
 from .design import Design
-from .host import BAUDS, Board
+from .host import Board
 from .outcome import OUTCOMES, InputError, difference, outcome, shown, values_of
-from .protocol import Command
+from .protocol import BAUDS, Command
 from .virtual import VirtualBoard
 from .waves import waves
 

