@@ -487,13 +487,18 @@ return [...pairs, ['on', 'mx'], ['on', 'bad']].map(([a, b]) => [a, b, Math.max(l
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 def test_on_a_phone(page, scheme):
     """No wider than it is, and read with enough contrast."""
-    page.driver.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", {
-        "width": 360, "height": 740, "deviceScaleFactor": 2, "mobile": True})
+    def turned(width, height):
+        page.driver.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", {
+            "width": width, "height": height, "deviceScaleFactor": 2, "mobile": True})
+
+    turned(740, 360)
     page.driver.execute_cdp_cmd("Emulation.setEmulatedMedia", {"features": [{"name": "prefers-color-scheme", "value": scheme}]})
     try:
         page.open(f"values={'+'.join(['-3.4028235e38', '1e-45', *OUTLIER[2:]])}")
         page.is_done()
         page.until("document.querySelectorAll('#waves path').length")
+        turned(360, 740)
+        page.until("document.querySelector('#plot svg').getBoundingClientRect().width <= 360")
         assert page.js("return document.documentElement.scrollWidth <= innerWidth && innerWidth === 360")
         small = page.js("return [...document.querySelectorAll('button, input, select')].filter("
                         "part => part.offsetParent && part.offsetHeight < 30).length")

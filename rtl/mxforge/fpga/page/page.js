@@ -316,8 +316,11 @@ function percent(relative) {
   return `${share >= 0.001 || !share ? Number(share.toPrecision(2)) : share.toExponential(0)}%`;
 }
 
+let plotted = null;
+
 function showPlot({ rows }) {
   const place = byId("plot");
+  plotted = { rows };
   const width = Math.max(place.clientWidth, 260);
   const high = 150, left = 44, low = -3, bottom = high - 14;
   const svg = drawn("svg", { width, height: high, viewBox: `0 0 ${width} ${high}` });
@@ -642,6 +645,7 @@ async function start() {
   makePresets();
   makeBars();
   makeWeights();
+  new ResizeObserver(() => plotted && showPlot(plotted)).observe(byId("plot"));
   byId("form").addEventListener("submit", event => {
     event.preventDefault();
     run();
