@@ -9,7 +9,7 @@ from ..emit import emit
 from ..pipeline import streamed
 from . import player
 
-__all__ = ["Checked", "Comparison", "built"]
+__all__ = ["Checked", "Comparison", "built", "compared"]
 
 # Mismatches that are told in words.
 TOLD = 10
@@ -35,6 +35,15 @@ class Comparison:
         self.told = (self.told + other.told)[:TOLD]
 
 
+def compared(unit, parameters, inputs, outputs, where):
+    """`Comparison` of a unit's ``outputs`` with golden; ``where(row, item)`` says in words what an item is part of."""
+    wanted = importlib.import_module(f"mxgolden.{unit}").expected(parameters, inputs)
+    comparison = Comparison()
+    for name, got in outputs.items():
+        comparison.add(Comparison.of(got, wanted[name], lambda *index, name=name: f"{where(*index)}: the {unit} gives {name}"))
+    return comparison
+
+
 class Checked:
     """A unit's Verilog ``text`` beside its golden, built below ``build_dir`` when it is first played."""
     def __init__(self, text, manifest, build_dir):
@@ -42,7 +51,6 @@ class Checked:
         self.manifest = manifest
         self.build_dir = build_dir
         self._player = None
-        self._golden = importlib.import_module(f"mxgolden.{self.unit}")
 
     @classmethod
     def emitted(cls, component, name, build_dir):
@@ -66,14 +74,9 @@ class Checked:
         return self.manifest["ports"]["o__payload"]["width"]
 
     def play(self, inputs, where):
-        """Outputs of the Verilog, and their `Comparison`; ``where(row, item)`` says in words what an item is part of."""
+        """Outputs of the Verilog, and their `Comparison`; ``where`` as of `compared`."""
         outputs = self.player.play(inputs)
-        wanted = self._golden.expected(self.manifest["parameters"], inputs)
-        comparison = Comparison()
-        for name, got in outputs.items():
-            comparison.add(Comparison.of(
-                got, wanted[name], lambda *index, name=name: f"{where(*index)}: the {self.unit} gives {name}"))
-        return outputs, comparison
+        return outputs, compared(self.unit, self.manifest["parameters"], inputs, outputs, where)
 
 
 def built(units, jobs):

@@ -20,6 +20,7 @@ from mxbench import verilator
 
 from ..dequantizer import Dequantizer
 from ..dual_quantizer import DualQuantizer
+from ..formats import ELEMENTS
 from ..matmul_tile import MatmulTile
 from ..quantizer import Quantizer
 from ..scaled_dot import ScaledDot
@@ -28,8 +29,8 @@ from .checked import TOLD, Checked, Comparison, built
 from .files import check_folder
 from .jobs import Workers
 
-__all__ = ["OUTLIER", "BlockErrors", "Comparison", "Copies", "Example", "Loss", "ProjectionResult", "Results", "TensorResult",
-           "run"]
+__all__ = ["BLOCK_SIZE", "OUTLIER", "SENTENCE", "BlockErrors", "Comparison", "Copies", "Example", "Loss", "ProjectionResult",
+           "Results", "TensorResult", "block_count", "multiplied", "operands", "product", "product_count", "run", "send", "table"]
 
 BLOCK_SIZE = 32
 # Values in work at a time: tensors are read and played in pieces of this many.
@@ -156,12 +157,13 @@ class ProjectionResult:
 
 @dataclass(kw_only=True)
 class Results:
-    """All figures of a run. ``check`` is of the examples and facts, which belong to no tensor.
+    """All figures of a run, with MX of ``element``. ``check`` is of the examples and facts, which belong to no tensor.
 
     ``scales`` counts the blocks of each E8M0 code. ``sizes`` is by octaves below the tensor's largest magnitude: how many
     values (``count``), and the sum of their squared relative errors (``mx``, ``fp8``).
     """
     source: str
+    element: str = "e4m3"
     tensors: list = field(default_factory=list)
     skipped: list = field(default_factory=list)
     scales: np.ndarray = field(default_factory=lambda: np.zeros(256, np.int64))
@@ -275,7 +277,7 @@ def _conventional(values, amax):
     return mxgolden.dequantize_tensor(codes, scale).view(np.float32)
 
 
-def _examine(units, tensor, rows, columns, amax):
+def _examine(quantizer, dequantizer, tensor, rows, columns, amax):
     """Send a piece of ``tensor`` through quantizer and dequantizer."""
     values = tensor.fp32(rows, columns)
     height, width = values.shape
@@ -288,8 +290,8 @@ def _examine(units, tensor, rows, columns, amax):
         last = min(first + BLOCK_SIZE, tensor.width) - 1
         return f"{tensor.name} row {row}, " + (f"values {first} to {last}" if lane is None else f"value {first + lane}")
 
-    quantized, check = units["quantizer"].play({"values": bits}, where)
-    dequantized, second = units["dequantizer_e4m3"].play(quantized, where)
+    quantized, check = quantizer.play({"values": bits}, where)
+    dequantized, second = dequantizer.play(quantized, where)
     check.add(second)
 
     schemes = {"mx": dequantized["values"].view(np.float32), "fp8": _conventional(blocks, amax)}
@@ -313,24 +315,30 @@ def _examine(units, tensor, rows, columns, amax):
     return piece
 
 
-def _in_order(pool, calls, ahead):
-    """Results of ``calls`` in their order, with few of them under way."""
+def _in_order(calls, jobs):
+    """Results of ``calls`` in their order, ``jobs`` at once and few more of them under way."""
+    if jobs == 1:
+        # In this thread, which an interrupt ends at once.
+        for function, *arguments in calls:
+            yield function(*arguments)
+        return
     waiting = deque()
-    for call in calls:
-        waiting.append(pool.submit(*call))
-        if len(waiting) > ahead:
+    with ThreadPoolExecutor(jobs) as pool:
+        for call in calls:
+            waiting.append(pool.submit(*call))
+            if len(waiting) > 2 * jobs:
+                yield waiting.popleft().result()
+        while waiting:
             yield waiting.popleft().result()
-    while waiting:
-        yield waiting.popleft().result()
 
 
-def _block_count(tensor):
+def block_count(tensor):
     return tensor.rows * -(-tensor.width // BLOCK_SIZE)
 
 
-def _summed(tensor, pieces):
-    """`TensorResult` and `BlockErrors` of a tensor."""
-    blocks = _block_count(tensor)
+def _summed(tensor, pieces, element):
+    """`TensorResult` and `BlockErrors` of a tensor in MX of ``element``."""
+    blocks = block_count(tensor)
     size = blocks * BLOCK_SIZE
     result = TensorResult(name=tensor.name, dtype=tensor.dtype, shape=tensor.shape, values=tensor.size, bytes=tensor.bytes,
                           blocks=blocks, padding=size - tensor.size)
@@ -343,7 +351,8 @@ def _summed(tensor, pieces):
     some = signal > 0
     errors = {}
     # A block is its elements and a scale of one byte; a tensor of conventional FP8 has one scale of four.
-    for scheme, loss, total in ("mx", result.mx, size + blocks), ("fp8", result.fp8, tensor.size + 4):
+    sizes = size * ELEMENTS[element].width // 8 + blocks, tensor.size + 4
+    for scheme, loss, total in zip(("mx", "fp8"), (result.mx, result.fp8), sizes, strict=True):
         noise = np.concatenate([piece.noise[scheme] for piece in pieces])
         errors[scheme] = np.sqrt(noise[some] / signal[some])
         loss.noise = float(noise.sum())
@@ -354,55 +363,66 @@ def _summed(tensor, pieces):
     return result, BlockErrors(name=tensor.name, amax=amax, **errors)
 
 
-def _send(results, units, tensors, jobs, advance):
-    """All ``tensors`` through the units."""
+def send(results, quantizer, dequantizer, tensors, jobs, advance=lambda blocks: None):
+    """All ``tensors`` through quantizer and dequantizer, units that are played as a `Checked` is."""
     def calls():
         for tensor in tensors:
             amax = _tensor_amax(tensor)
             for rows, columns in _pieces(tensor):
-                yield _examine, units, tensor, rows, columns, amax
+                yield _examine, quantizer, dequantizer, tensor, rows, columns, amax
 
     waiting = defaultdict(list)
     remaining = {tensor.name: sum(1 for _ in _pieces(tensor)) for tensor in tensors}
     pictured = None
-    with ThreadPoolExecutor(jobs) as pool:
-        for piece in _in_order(pool, calls(), 2 * jobs):
-            name = piece.tensor.name
-            waiting[name].append(piece)
-            results.scales += np.bincount(piece.scales, minlength=256)
-            for which, numbers in piece.sizes.items():
-                results.sizes[which] += numbers
-            advance(len(piece.scales))
-            if len(waiting[name]) < remaining[name]:
-                continue
-            result, blocks = _summed(piece.tensor, waiting.pop(name))
-            results.tensors.append(result)
-            # The picture is of the tensor whose blocks lie furthest apart, where one scale for all should be at its worst.
-            if len(blocks.amax):
-                rank = result.blocks >= PICTURED, blocks.amax.max() / blocks.amax.min()
-                if pictured is None or rank > pictured:
-                    pictured, results.blocks = rank, blocks
+    for piece in _in_order(calls(), jobs):
+        name = piece.tensor.name
+        waiting[name].append(piece)
+        results.scales += np.bincount(piece.scales, minlength=256)
+        for which, numbers in piece.sizes.items():
+            results.sizes[which] += numbers
+        advance(len(piece.scales))
+        if len(waiting[name]) < remaining[name]:
+            continue
+        result, blocks = _summed(piece.tensor, waiting.pop(name), results.element)
+        results.tensors.append(result)
+        # The picture is of the tensor whose blocks lie furthest apart, where one scale for all should be at its worst.
+        if len(blocks.amax):
+            rank = result.blocks >= PICTURED, blocks.amax.max() / blocks.amax.min()
+            if pictured is None or rank > pictured:
+                pictured, results.blocks = rank, blocks
 
 
-def _multiplied(tensors):
+def multiplied(tensors):
     """Those of ``tensors`` whose rows are multiplied: matrices, whose rows are read whole."""
     return [tensor for tensor in tensors if len(tensor.shape) > 1 and tensor.width <= PIECE]
 
 
-def _product(units, tensor):
+def product_count(tensor):
+    """Block pairs of `product`."""
+    return min(ROWS, tensor.rows) * block_count(tensor) // tensor.rows
+
+
+def operands(quantizer, tensor, vectors):
+    """Some rows of ``tensor``, and so many ``vectors`` of random activations: which rows, all their values, scales (N, blocks) and
+    elements (N, blocks, 32) of those, and their `Comparison`.
+    """
+    rows = np.unique(np.linspace(0, tensor.rows - 1, ROWS).astype(int))
+    activations = np.random.default_rng(0).standard_normal((vectors, tensor.width)).astype(np.float32)
+    values = np.vstack([tensor.fp32(rows), activations])
+    quantized, check = quantizer.play(
+        {"values": _blocks(values)}, lambda block, lane=0: f"{tensor.name} and activations, block {block}, value {lane}")
+    scales = quantized["scale"].reshape(len(values), -1)
+    return rows, values, scales, quantized["elements"].reshape(*scales.shape, BLOCK_SIZE), check
+
+
+def product(quantizer, dot, tensor):
     """Some rows of ``tensor`` times random activations, block pair by block pair, each sum the addend of the next.
     `Comparison`, how many block pairs, and the SQNR of the products in dB.
     """
-    rows = np.unique(np.linspace(0, tensor.rows - 1, ROWS).astype(int))
-    activations = np.random.default_rng(0).standard_normal((1, tensor.width)).astype(np.float32)
-    values = np.vstack([tensor.fp32(rows), activations])
-    quantized, check = units["quantizer"].play(
-        {"values": _blocks(values)}, lambda block, lane=0: f"{tensor.name} and activations, block {block}, value {lane}")
-    scales = quantized["scale"].reshape(len(values), -1)
-    elements = quantized["elements"].reshape(*scales.shape, BLOCK_SIZE)
+    rows, values, scales, elements, check = operands(quantizer, tensor, 1)
     sums = np.zeros(len(rows), np.uint32)
     for block in range(scales.shape[1]):
-        outputs, step = units["scaled_dot"].play({
+        outputs, step = dot.play({
             "a_scale": scales[:-1, block], "a_elements": elements[:-1, block],
             "b_scale": np.repeat(scales[-1:, block], len(rows)), "b_elements": np.repeat(elements[-1:, block], len(rows), axis=0),
             "c": sums}, lambda index, block=block: f"{tensor.name} row {rows[index]}, product of block {block}")
@@ -418,14 +438,13 @@ def _product(units, tensor):
 def _multiply(results, units, tensors, jobs, advance):
     """Rows of the matrices among ``tensors`` times activations."""
     by_name = {result.name: result for result in results.tensors}
-    matrices = _multiplied(tensors)
-    with ThreadPoolExecutor(jobs) as pool:
-        products = _in_order(pool, ((_product, units, tensor) for tensor in matrices), 2 * jobs)
-        for tensor, (check, count, sqnr) in zip(matrices, products, strict=True):
-            result = by_name[tensor.name]
-            result.check.add(check)
-            result.products, result.product_sqnr = count, sqnr
-            advance(count)
+    matrices = multiplied(tensors)
+    products = _in_order(((product, units["quantizer"], units["scaled_dot"], tensor) for tensor in matrices), jobs)
+    for tensor, (check, count, sqnr) in zip(matrices, products, strict=True):
+        result = by_name[tensor.name]
+        result.check.add(check)
+        result.products, result.product_sqnr = count, sqnr
+        advance(count)
 
 
 def _is_tiled(tensor):
@@ -498,12 +517,13 @@ def _copy(results, units, tensors, jobs, advance):
     """Tiles of the matrices among ``tensors``, along rows and along columns."""
     by_name = {result.name: result for result in results.tensors}
     calls = [(_two_copies, units, tensor, element) for tensor in tensors if _is_tiled(tensor) for element in EXAMPLES]
-    with ThreadPoolExecutor(jobs) as pool:
-        for (_, _, tensor, element), (check, copies) in zip(calls, _in_order(pool, calls, 2 * jobs), strict=True):
-            result = by_name[tensor.name]
-            result.check.add(check)
-            result.copies[element] = copies
-            advance(copies.tiles)
+    for (_, _, tensor, element), (check, copies) in zip(calls, _in_order(calls, jobs), strict=True):
+        result = by_name[tensor.name]
+        result.check.add(check)
+        result.copies[element] = copies
+        advance(copies.tiles)
+
+
 def _project(results, units, model, jobs, advance):
     """A linear layer of the fetched ``model``, on the activations of `SENTENCE`, through the tile."""
     ids = minilm.tokens(SENTENCE, minilm.vocabulary_of(weights.vocabulary_beside(model)))
@@ -561,10 +581,11 @@ def _check_facts(results, units):
     }
 
 
-def _table(results):
+def table(results):
     """The matrices, or where there are none all tensors, and the totals."""
     table = Table(box=box.SIMPLE_HEAD, padding=(0, 1), show_footer=True, caption_justify="left", caption=(
-        "SQNR in dB; zeroed: % of values flushed to zero. MX: MXFP8, a scale for 32 values; FP8: an FP32 scale for the tensor."))
+        f"SQNR in dB; zeroed: % of values flushed to zero. MX: {results.element.upper()}, a scale for 32 values; "
+        "FP8: an FP32 scale for the tensor."))
     table.add_column("Tensor", overflow="fold", footer="Total")
     shares = [report.percent(results.total(f"{scheme}.flushed"), results.total("values")) for scheme in ("mx", "fp8")]
     for header, footer in (
@@ -609,13 +630,13 @@ def run(file=None, names=(), build_dir="sim_build", report_dir=None, jobs=None, 
     results.seconds["build"] = time.perf_counter() - started
 
     with _progress(console) as progress:
-        blocks = progress.add_task("Blocks quantized and back", total=sum(map(_block_count, tensors)))
-        total = sum(min(ROWS, tensor.rows) * _block_count(tensor) // tensor.rows for tensor in _multiplied(tensors))
+        blocks = progress.add_task("Blocks quantized and back", total=sum(map(block_count, tensors)))
+        total = sum(map(product_count, multiplied(tensors)))
         products = progress.add_task("Block products", total=total, visible=total > 0)
         total = sum(len(_tile_places(tensor)) for tensor in tensors if _is_tiled(tensor)) * len(EXAMPLES)
         tiles = progress.add_task("Tiles by row and column", total=total, visible=total > 0)
         started = time.perf_counter()
-        _send(results, units, tensors, jobs, lambda count: progress.advance(blocks, count))
+        send(results, units["quantizer"], units["dequantizer_e4m3"], tensors, jobs, lambda count: progress.advance(blocks, count))
         results.seconds["blocks"] = time.perf_counter() - started
         _multiply(results, units, tensors, jobs, lambda count: progress.advance(products, count))
         _copy(results, units, tensors, jobs, lambda count: progress.advance(tiles, count))
@@ -626,7 +647,7 @@ def run(file=None, names=(), build_dir="sim_build", report_dir=None, jobs=None, 
         _check_facts(results, units)
 
     page = report.write(results, report_dir, OUTLIER)
-    console.print(_table(results))
+    console.print(table(results))
     for line in results.notes:
         console.print(line, markup=False)
     console.print(f"{results.compared:,} bit patterns compared with golden, {results.mismatches:,} mismatches; "
