@@ -1,20 +1,16 @@
 # amaranth: UnusedElaboratable=no
 """Arrays through the virtual board, beside golden; boards that a host can't use."""
-import contextlib
-import os
-import threading
 from dataclasses import asdict, replace
 from importlib import import_module
 
 import numpy as np
 import pytest
-from answers import answer
-from cobs import cobs
+from answers import Imposter, says
 
 import mxgolden
 import mxgolden.scaled_dot
 from mxforge.errors import MxforgeError
-from mxforge.fpga import host, protocol
+from mxforge.fpga import host
 from mxforge.fpga.design import SERVICES, Design
 from mxforge.fpga.host import Board, Port
 from mxforge.fpga.protocol import Command, Status
@@ -107,48 +103,6 @@ def test_what_a_frame_takes_of_a_product():
         assert 1 <= k <= blocks and 1 <= i <= min(rows, 255) and 1 <= j <= min(columns, 255)
         request = port.filled(bytes(4 + 8 * k * (i * a + j * b) + i * j * c), i * j * port.output_bytes)
         assert len(request) + 8 <= DESIGN.limit
-
-
-class Imposter:
-    """A pseudo-terminal where a test answers."""
-    def __init__(self, answer):
-        self._answer = answer
-        self._master, slave = os.openpty()
-        self.port = os.ttyname(slave)
-        self._slave = slave
-        os.set_blocking(self._master, False)
-        self._is_over = threading.Event()
-        self._thread = threading.Thread(target=self._run)
-
-    def _run(self):
-        import tty
-
-        tty.setraw(self._slave)
-        data = b""
-        while not self._is_over.wait(0.005):
-            with contextlib.suppress(BlockingIOError):
-                data += os.read(self._master, 4096)
-            *frames, data = data.split(b"\0")
-            for frame in filter(None, frames):
-                os.write(self._master, self._answer(frame))
-
-    def __enter__(self):
-        self._thread.start()
-        return self.port
-
-    def __exit__(self, *_):
-        self._is_over.set()
-        self._thread.join()
-        os.close(self._master)
-        os.close(self._slave)
-
-
-def says(body, status=Status.OK):
-    """What answers every request with that body."""
-    def answered(frame):
-        _, command, tag = protocol.REQUEST.unpack(cobs.decode(frame)[:4])
-        return answer(command, tag, body, status)
-    return answered
 
 
 @pytest.mark.parametrize(("answer", "message"), [

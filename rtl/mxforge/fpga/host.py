@@ -17,7 +17,7 @@ from .link import PATIENCE, Link, SilenceError
 from .protocol import BAUDS, Command
 from .virtual import VirtualBoard
 
-__all__ = ["Board", "Port"]
+__all__ = ["Board", "Port", "can_sum"]
 
 
 class Board:
@@ -26,8 +26,8 @@ class Board:
     Arrays in and out are NumPy's, of numbers or of formats' bit patterns. ``port`` may be an open :class:`serial.Serial`; ``baud``
     is found by trying where it isn't given. ``patience``: seconds without an answer, after which a request is sent again.
 
-    ``MxforgeError`` where the port can't be used or goes away, where nobody answers there, where the board refuses something, and
-    where it was built of another mxforge.
+    ``MxforgeError`` where the port can't be used or goes away, where nobody answers there (:class:`.SilenceError`), where the
+    board refuses something, and where it was built of another mxforge.
     """
     def __init__(self, port="virtual", *, baud=None, build_dir="sim_build", patience=PATIENCE):
         with contextlib.ExitStack() as stack:
@@ -57,7 +57,7 @@ class Board:
                 link.set_patience(patience)
                 stack.pop_all()
                 return link, identity
-        raise MxforgeError(f"no board of mxforge answers at {link.port} (at {', '.join(f'{one:,}' for one in bauds)} baud); is it "
+        raise SilenceError(f"no board of mxforge answers at {link.port} (at {', '.join(f'{one:,}' for one in bauds)} baud); is it "
                            "programmed, and no other program at the port?")
 
     def close(self):
@@ -147,9 +147,10 @@ class Board:
         """
         p = self._parameters(Command.MATMUL)
         port = self.ports[Command.MATMUL]
-        if not p.addend or p.accumulation not in ("fp32_fused", "fp32_chain"):
-            raise MxforgeError(f"the tile of the board {self.design.board} ({p.accumulation}{'' if p.addend else ', no addend'}) "
-                               "can't go on with a sum; matmul needs fp32_fused or fp32_chain")
+        if not can_sum(p):
+            raise MxforgeError(f"the tile of the board {self.design.board} ({p.accumulation}, {p.target}"
+                               f"{'' if p.addend else ', no addend'}) can't go on with a sum; matmul needs fp32_fused or "
+                               "fp32_chain, fp32 and an addend")
         (m, blocks), n = np.shape(a_scales), len(b_scales)
         a, b = (port.panels(p, *side) for side in ((a_scales, a_codes, p.rows), (b_scales, b_codes, p.columns)))
         results = np.zeros((len(a) * p.rows, len(b) * p.columns), np.float32)
@@ -183,6 +184,11 @@ class Board:
         """
         self._parameters(command)
         return self.ports[command].play(self.link, inputs, progress)
+
+
+def can_sum(p):
+    """Whether a tile with the parameters ``p`` can go on with a sum, as `Board.multiply` needs it."""
+    return p.addend and p.target == "fp32" and p.accumulation in ("fp32_fused", "fp32_chain")
 
 
 def _one(link, command):

@@ -64,6 +64,10 @@ class Link:
         # Ends what an earlier host may have left unfinished.
         self._write(b"\0")
 
+    @property
+    def baud(self):
+        return self._serial.baudrate
+
     def set_patience(self, patience, tries=20):
         self._patience, self._tries = patience, tries
 
