@@ -6,7 +6,7 @@ BIN := $(VENV)/bin
 JOBS ?= $(shell nproc 2>/dev/null || echo 1)
 
 .DEFAULT_GOAL := demo
-.PHONY: demo test test-all lint verilog exhaustive measure readme clean distclean
+.PHONY: demo test test-all lint verilog exhaustive soak measure readme clean distclean
 
 demo: verilog
 	@$(BIN)/mxforge demo --build-dir $(BUILD)
@@ -26,6 +26,11 @@ verilog: $(VENV)/.demo
 
 exhaustive: $(VENV)/.demo
 	@$(BIN)/mxforge exhaustive --build-dir $(BUILD)
+
+# The virtual board over a bad line: some five minutes.
+FRAMES ?= 100000
+soak: $(VENV)/.fpga
+	@$(BIN)/mxforge fpga soak --frames $(FRAMES) --build-dir $(BUILD) $(ARGS)
 
 # The tables of README and docs, from the manifests and what was measured.
 readme: $(VENV)/.demo
@@ -62,6 +67,9 @@ endef
 $(VENV)/.demo: pyproject.toml
 	$(call set_up,demo)
 
+$(VENV)/.fpga: pyproject.toml
+	$(call set_up,fpga)
+
 $(VENV)/.dev: pyproject.toml
 	$(call set_up,dev)
-	@touch $(VENV)/.demo
+	@touch $(VENV)/.demo $(VENV)/.fpga

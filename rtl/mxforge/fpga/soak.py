@@ -1,5 +1,6 @@
 """A soak of the host link: many requests over a line that damages, loses and doubles bytes, and hosts that vanish."""
 import contextlib
+import time
 from dataclasses import asdict, dataclass, field
 from importlib import import_module
 
@@ -12,10 +13,10 @@ from mxbench.stimulus.floats import codes
 from . import protocol
 from .design import SERVICES
 from .host import Board
-from .link import opened
+from .link import SilenceError, opened
 from .virtual import VirtualBoard
 
-__all__ = ["NoisyPort", "Outcome", "run"]
+__all__ = ["NoisyPort", "Outcome", "run", "summary"]
 
 # Requests that are asked together, and after how many of such batches a host vanishes in the middle of a frame.
 _BATCH, _BATCHES = 64, 4
@@ -70,12 +71,14 @@ class NoisyPort:
 
 @dataclass(kw_only=True)
 class Outcome:
-    """``requests`` answered, of them ``wrong``; hosts that ``vanished``; what the ports did to the line, and what the hosts and the
-    board noticed of it.
+    """``requests`` answered in ``seconds``, of them ``wrong``; hosts that ``vanished``; what the ports did to the line, and what
+    the hosts and the board noticed of it. ``hang``: in words how the board stopped answering, if it did.
     """
     requests: int = 0
+    seconds: float = 0.0
     wrong: int = 0
     vanished: int = 0
+    hang: str | None = None
     noise: dict = field(default_factory=dict)
     noticed: dict = field(default_factory=dict)
     counters: dict = field(default_factory=dict)
@@ -125,36 +128,63 @@ class _Questions:
         return self.port.product(*tiles, addends), expected.tobytes()
 
 
-def run(port, frames, *, every=5000, seed=1, build_dir="sim_build", progress=None):
+def run(port, frames, *, baud=None, every=5000, seed=1, build_dir="sim_build", progress=None):
     """Ask ``frames`` requests of the board at ``port``, over a `NoisyPort` with a fault ``every`` so many bytes, and compare each
-    answer with golden: an `Outcome`. ``progress(requests)`` is told of those that are done. ``MxforgeError`` if the board stops
-    answering.
+    answer with golden: an `Outcome`. ``progress(requests)`` is told of those that are done. ``baud`` as of a `Board`.
+    ``MxforgeError`` if the board can't be used from the start, or if its port goes away.
     """
     rng = np.random.default_rng(seed)
     outcome = Outcome()
     with contextlib.ExitStack() as stack:
         if port == "virtual":
             port = stack.enter_context(VirtualBoard(build_dir)).port
-        with Board(port, baud=protocol.BAUDS[-1]) as board:
+        with Board(port, baud=baud) as board:
+            baud = board.link.baud
             board.reset()
             questions = [_Questions(one, rng) for one in board.ports.values()]
-        while outcome.requests < frames:
-            noisy = NoisyPort(opened(port, protocol.BAUDS[-1]), every, rng)
-            with Board(noisy, patience=_PATIENCE) as board:
-                for _ in range(_BATCHES):
-                    asked = [questions[int(rng.integers(len(questions)))]() for _ in range(min(_BATCH, frames - outcome.requests))]
-                    answers = board.link.ask(request for request, _ in asked)
-                    for (_, wanted), body in zip(asked, answers, strict=True):
-                        outcome.wrong += body != wanted
-                    outcome.requests += len(asked)
-                    if progress is not None:
-                        progress(len(asked))
-                (command, body), _ = questions[0]()
-                frame = cobs.encode(protocol.request(command, 0, body))
-                noisy.write(frame[:int(rng.integers(len(frame)))])
-                outcome.vanished += 1
+        started = time.perf_counter()
+        try:
+            while outcome.requests < frames:
+                noisy = NoisyPort(opened(port, baud), every, rng)
+                _visit(noisy, questions, frames, rng, outcome, progress)
+            with Board(port, baud=baud) as board:
+                outcome.counters = board.counters()
+        except SilenceError as error:
+            outcome.hang = str(error)
+        outcome.seconds = time.perf_counter() - started
+    return outcome
+
+
+def _visit(noisy, questions, frames, rng, outcome, progress):
+    """What one host asks, until it vanishes in the middle of a frame."""
+    with Board(noisy, patience=_PATIENCE) as board:
+        try:
+            for _ in range(_BATCHES):
+                asked = [questions[int(rng.integers(len(questions)))]() for _ in range(min(_BATCH, frames - outcome.requests))]
+                answers = board.link.ask(request for request, _ in asked)
+                for (_, wanted), body in zip(asked, answers, strict=True):
+                    outcome.wrong += body != wanted
+                    outcome.requests += 1
+                if progress is not None:
+                    progress(len(asked))
+            (command, body), _ = questions[0]()
+            frame = cobs.encode(protocol.request(command, 0, body))
+            noisy.write(frame[:int(rng.integers(len(frame)))])
+            outcome.vanished += 1
+        finally:
             _add(noisy.done, outcome.noise)
             _add(asdict(board.link.traffic), outcome.noticed)
-        with Board(port, baud=protocol.BAUDS[-1]) as board:
-            outcome.counters = board.counters()
-    return outcome
+
+
+def summary(outcome):
+    """``(headings, rows)`` of a table of what was done to the line and what became of it."""
+    here = {"requests sent again": "again", "answers that nobody waited for": "stray", "complaints of the board": "complaints",
+            "answers that came damaged": "damaged"}
+    rows = [("frames", "answered", outcome.requests), ("", "wrong", outcome.wrong),
+            ("hosts", "vanished in the middle of a frame", outcome.vanished),
+            *(("faults", kind, count) for kind, count in outcome.noise.items()),
+            *(("noticed by the host", words, outcome.noticed.get(name, 0)) for words, name in here.items()),
+            # Those that were good are too many for its counter.
+            *(("noticed by the board", name.replace("_", " "), count) for name, count in outcome.counters.items() if name != "ok")]
+    return ["", "", "count"], [[group if not n or group != rows[n - 1][0] else "", what, f"{count:,}"]
+                               for n, (group, what, count) in enumerate(rows)]
