@@ -40,13 +40,13 @@ class Outcome:
     def lines(self):
         """All that the table of tensors doesn't say."""
         results, traffic = self.results, self.traffic
-        blocks, bytes = results.total("blocks"), traffic.sent + traffic.received
+        blocks, carried = results.total("blocks"), traffic.sent + traffic.received
         counted = ", ".join(f"{count:,} {name.replace('_', ' ')}" for name, count in self.counters.items() if name != "ok")
         return [
             *results.notes, *(f"Not on the board: {words}." for words in self.left), self.board,
             f"{results.compared:,} bit patterns compared with golden, {results.mismatches:,} mismatches: {', '.join(self.done)}",
             f"{blocks * BLOCK_SIZE / self.seconds:,.0f} values/s, {blocks / self.seconds:,.0f} blocks/s; "
-            f"{bytes / 1e6:,.2f} MB over the line, {bytes / 1e3 / traffic.seconds:,.0f} kB/s",
+            f"{carried / 1e6:,.2f} MB over the line, {carried / 1e3 / traffic.seconds:,.0f} kB/s",
             f"{traffic.requests:,} frames, {traffic.again:,} of them sent again; damaged {traffic.damaged:,} here, at the board "
             f"{counted}",
             *(f"Mismatch: {line}" for line in results.told)]
@@ -97,12 +97,10 @@ class _Dequantizer(_Unit):
 
 class _GoldenDequantizer:
     """In the place of a board's."""
-    def __init__(self, element, advance):
+    def __init__(self, element):
         self._element = element
-        self._advance = advance
 
     def play(self, inputs, where):
-        self._advance(len(inputs["scale"]))
         return {"values": mxgolden.dequantize(inputs["elements"], inputs["scale"][:, None], self._element)}, Comparison()
 
 
@@ -179,6 +177,49 @@ def _words(board):
             f"baud; {', '.join(design.units)}")
 
 
+def _able(board, element):
+    """The commands of the board that can be compared on blocks of ``element``; and a line for each of the others."""
+    obstacles = {command: _obstacle(board, command, element) for command in board.ports if command != Command.QUANTIZE}
+    return ({command for command, obstacle in obstacles.items() if obstacle is None},
+            [f"{command.name.lower()}, since {obstacle}" for command, obstacle in obstacles.items() if obstacle])
+
+
+def _compare(board, tensors, outcome, task):
+    """All that the board can do with ``tensors``. ``task(what, total)`` gives what is told how much more of it is done."""
+    results = outcome.results
+    able, outcome.left = _able(board, results.element)
+    blocks = sum(map(demo.block_count, tensors))
+    is_whole = Command.DEQUANTIZE in able
+    what = "quantized and dequantized" if is_whole else "quantized"
+    advance = task(f"Blocks {what}", blocks)
+    if is_whole:
+        def halfway(blocks):
+            advance(blocks / 2)
+        units = _Quantizer(board, halfway), _Dequantizer(board, halfway)
+    else:
+        units = _Quantizer(board, advance), _GoldenDequantizer(results.element)
+    started = time.perf_counter()
+    demo.send(results, *units, tensors, jobs=1)
+    outcome.seconds = time.perf_counter() - started
+    outcome.done.append(f"{blocks:,} blocks {what}")
+
+    checks = {result.name: result.check for result in results.tensors}
+    matrices = demo.multiplied(tensors)
+    quantizer = _Quantizer(board)
+    if Command.DOT in able and matrices:
+        products = sum(map(demo.product_count, matrices))
+        dot = _Dot(board, task("Block products", products))
+        for tensor in matrices:
+            checks[tensor.name].add(demo.product(quantizer, dot, tensor)[0])
+        outcome.done.append(f"{products:,} block products")
+    if Command.MATMUL in able and matrices:
+        tiles = sum(_tiles(board, tensor) for tensor in matrices)
+        advance = task("Tiles", tiles)
+        for tensor in matrices:
+            checks[tensor.name].add(_multiply(board, quantizer, tensor, advance))
+        outcome.done.append(f"{tiles:,} tiles")
+
+
 def run(file=None, names=(), *, port="virtual", baud=None, build_dir="sim_build", progress=None, say=print):
     """Run the demo's tensors through the board at ``port``: an `Outcome`. ``file`` and ``names`` are as of :func:`.flow.demo.run`,
     ``port`` and ``baud`` as of a `Board`; ``progress``: a :class:`rich.progress.Progress`; ``say(line)`` tells of what is fetched.
@@ -199,42 +240,10 @@ def run(file=None, names=(), *, port="virtual", baud=None, build_dir="sim_build"
             element = _quantized(board)
             board.reset()
             tensors, skipped = chosen or weights.choose(weights.tensors_of(weights.fetch_model(build_dir, say)), names)
-            results = demo.Results(source=str(file or weights.MODEL_NAME), element=element,
-                                   skipped=[f"{tensor.name} {tensor.obstacle}" for tensor in skipped])
-            outcome = Outcome(board=_words(board), results=results)
-            able = set()
-            for command in board.ports:
-                obstacle = None if command == Command.QUANTIZE else _obstacle(board, command, element)
-                if obstacle:
-                    outcome.left.append(f"{command.name.lower()}, since {obstacle}")
-                else:
-                    able.add(command)
-
-            blocks = sum(map(demo.block_count, tensors))
-            matrices = demo.multiplied(tensors)
-            quantizer = _Quantizer(board, task("Blocks quantized", blocks))
-            is_whole = Command.DEQUANTIZE in able
-            back = task("Blocks dequantized", blocks)
-            dequantizer = _Dequantizer(board, back) if is_whole else _GoldenDequantizer(element, back)
-            started = time.perf_counter()
-            demo.send(results, quantizer, dequantizer, tensors, jobs=1)
-            outcome.seconds = time.perf_counter() - started
-            outcome.done.append(f"{blocks:,} blocks quantized{' and dequantized' if is_whole else ''}")
-
-            checks = {result.name: result.check for result in results.tensors}
-            quantizer = _Quantizer(board)
-            if Command.DOT in able and matrices:
-                products = sum(map(demo.product_count, matrices))
-                dot = _Dot(board, task("Block products", products))
-                for tensor in matrices:
-                    checks[tensor.name].add(demo.product(quantizer, dot, tensor)[0])
-                outcome.done.append(f"{products:,} block products")
-            if Command.MATMUL in able and matrices:
-                tiles = sum(_tiles(board, tensor) for tensor in matrices)
-                advance = task("Tiles", tiles)
-                for tensor in matrices:
-                    checks[tensor.name].add(_multiply(board, quantizer, tensor, advance))
-                outcome.done.append(f"{tiles:,} tiles")
+            outcome = Outcome(board=_words(board), results=demo.Results(
+                source=str(file or weights.MODEL_NAME), element=element,
+                skipped=[f"{tensor.name} {tensor.obstacle}" for tensor in skipped]))
+            _compare(board, tensors, outcome, task)
             outcome.counters = board.counters()
             outcome.traffic = board.link.traffic
     return outcome
