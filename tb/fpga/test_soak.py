@@ -97,3 +97,9 @@ def test_a_hang_is_told(mxforge, monkeypatch):
         status, out, error = mxforge("fpga", "soak", "--port", port, "--frames", 100, "--every", 1_000_000)
     assert status == 1 and re.search(r"answered +0 *$", out, re.M)
     assert error == f"mxforge: after 0 frames the board hangs: the board at {port} doesn't answer: dequantize was sent 20 times\n"
+
+
+def test_a_board_that_cant_be_asked(refused):
+    design = Design(board="small", clock=12_000_000, divisor=12, units={"matmul": {"accumulation": "exact", "lanes": 4}})
+    with Imposter(says(design.identity())) as port:
+        refused("fpga", "soak", "--port", port, answer="the board small has no unit that a soak can ask")

@@ -10,9 +10,10 @@ from cobs import cobs
 import mxgolden
 from mxbench.stimulus.floats import codes
 
+from ..errors import MxforgeError
 from . import protocol
 from .design import SERVICES
-from .host import Board
+from .host import Board, can_sum
 from .link import SilenceError, opened
 from .virtual import VirtualBoard
 
@@ -141,7 +142,11 @@ def run(port, frames, *, baud=None, every=5000, seed=1, build_dir="sim_build", p
         with Board(port, baud=baud) as board:
             baud = board.link.baud
             board.reset()
-            questions = [_Questions(one, rng) for one in board.ports.values()]
+            # Of other tiles the answers aren't plain sums.
+            asked = [one for one in board.ports.values() if not one.service.is_tile or can_sum(one.service.core.parameters)]
+            if not asked:
+                raise MxforgeError(f"the board {board.design.board} has no unit that a soak can ask")
+            questions = [_Questions(one, rng) for one in asked]
         started = time.perf_counter()
         try:
             while outcome.requests < frames:
