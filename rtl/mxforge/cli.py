@@ -629,7 +629,7 @@ def fpga_run(port, baud, weights, tensors, build_dir):
     """Send real weights through the units of a board, compare every bit, and tell what is lost.
 
     They are quantized and dequantized, and some rows of the matrices multiplied, by what the board has. Status 1 if a bit differs.
-    All of the model takes a quarter of an hour at 3,000,000 baud, hours at 115,200.
+    All of the model takes half an hour on the virtual board or at 1,000,000 baud, hours at 115,200.
     """
     with _extra("demo,fpga", "mxforge fpga run"):
         from .flow.demo import table
