@@ -573,6 +573,7 @@ def fpga_build(board, output, units, settings, megahertz, baud, seed, as_json, b
     with _extra("boards", "mxforge fpga build"):
         from .fpga import build
 
+    is_usual = output is None
     output = output or build.path_of(board, build_dir)
     facts = build.run(board, output, names=units.split(",") if units else (), settings=settings, megahertz=megahertz, baud=baud,
                       seed=seed, progress=_progress("{task.description}"))
@@ -583,6 +584,7 @@ def fpga_build(board, output, units, settings, megahertz, baud, seed, as_json, b
     click.echo(f"Clock {facts['clock_mhz']:.2f} MHz, reached {facts['reached_mhz']:.2f}; link {facts['baud']:,} baud")
     click.echo(f"Slowest path: {facts['critical_path']['words']}")
     click.echo(f"{output / facts['bitstream']}: {facts['device']}, {', '.join(facts['design']['units'])}")
+    click.echo(f"Next: mxforge fpga program --board {board}{'' if is_usual else f' {output}'}")
 
 
 @fpga.command("program", epilog="""\b
