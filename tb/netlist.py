@@ -4,7 +4,7 @@ from importlib import resources
 from pathlib import Path
 
 import pyosys
-from pyosys import libyosys
+from yosys_run import yosys
 
 from mxbench import verilator
 from mxforge import fpga
@@ -19,9 +19,10 @@ _MODELS = {
           parameter FEEDBACK_PATH = "", PLLOUT_SELECT = "", DIVR = 0, DIVF = 0, DIVQ = 0, FILTER_RANGE = 0;
           assign PLLOUTGLOBAL = PACKAGEPIN, LOCK = 1;
         endmodule
-        module SB_IO(inout PACKAGE_PIN, input D_OUT_0, OUTPUT_ENABLE, output D_IN_0);
+        module SB_IO(inout PACKAGE_PIN, input D_OUT_0, D_OUT_1, OUTPUT_ENABLE, LATCH_INPUT_VALUE, CLOCK_ENABLE, INPUT_CLK, OUTPUT_CLK,
+                     output D_IN_0, D_IN_1);
           parameter [5:0] PIN_TYPE = 0;
-          parameter IO_STANDARD = "", PULLUP = 0;
+          parameter IO_STANDARD = "", PULLUP = 0, NEG_TRIGGER = 0;
           if (PIN_TYPE[5:2] == 0) assign D_IN_0 = PACKAGE_PIN; else assign PACKAGE_PIN = D_OUT_0;
         endmodule"""),
     "ecp5": (" -nobram", """
@@ -65,11 +66,9 @@ def program(name, design, clock, build_dir, folder):
         endmodule""")
     synthesis, = re.findall(r"synth_\w+ .*", files["top.ys"])
     library = Path(pyosys.__file__).parent / "share" / family / "cells_sim.v"
-    yosys = libyosys.Design()
-    for command in (
-            f"read_rtlil {folder}/top.il", f"{synthesis}{options}", "delete =A:blackbox",
-            f"read_verilog -D ICE40_U -overwrite {library}", f"read_verilog -overwrite {folder}/models.v",
-            "hierarchy -check -top board", "proc", "flatten", "opt_clean", "opt -fast", f"write_verilog -noattr {folder}/gates.v"):
-        libyosys.run_pass(f"tee -q -o {folder}/yosys.log {command}", yosys)
+    yosys("; ".join([
+        "read_rtlil top.il", f"{synthesis}{options}", "delete =A:blackbox", f"read_verilog -D ICE40_U -overwrite {library}",
+        "read_verilog -overwrite models.v", "hierarchy -check -top board", "proc", "flatten", "opt_clean", "opt -fast",
+        "write_verilog -noattr gates.v"]), folder)
     harness = resources.files(fpga).joinpath("virtual.cpp.in").read_text().replace("@DIVISOR@", str(design.divisor))
     return verilator.build_program("netlist", (folder / "gates.v").read_text(), "board", harness, build_dir, ["-Wno-fatal"])
