@@ -19,8 +19,8 @@ _MODELS = {
           parameter FEEDBACK_PATH = "", PLLOUT_SELECT = "", DIVR = 0, DIVF = 0, DIVQ = 0, FILTER_RANGE = 0;
           assign PLLOUTGLOBAL = PACKAGEPIN, LOCK = 1;
         endmodule
-        module SB_IO(inout PACKAGE_PIN, input D_OUT_0, D_OUT_1, OUTPUT_ENABLE, LATCH_INPUT_VALUE, CLOCK_ENABLE, INPUT_CLK, OUTPUT_CLK,
-                     output D_IN_0, D_IN_1);
+        module SB_IO(inout PACKAGE_PIN, input D_OUT_0, D_OUT_1, OUTPUT_ENABLE, LATCH_INPUT_VALUE, CLOCK_ENABLE, INPUT_CLK,
+                     OUTPUT_CLK, output D_IN_0, D_IN_1);
           parameter [5:0] PIN_TYPE = 0;
           parameter IO_STANDARD = "", PULLUP = 0, NEG_TRIGGER = 0;
           if (PIN_TYPE[5:2] == 0) assign D_IN_0 = PACKAGE_PIN; else assign PACKAGE_PIN = D_OUT_0;

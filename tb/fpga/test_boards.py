@@ -1,5 +1,7 @@
 # amaranth: UnusedElaboratable=no
 """Boards by name and by import path, and what an accelerator on them is by default."""
+import importlib
+
 import pytest
 
 from mxforge.errors import MxforgeError
@@ -18,6 +20,16 @@ def test_each_has_a_platform_and_units_that_fit_the_link(name):
 def test_any_platform_by_its_path():
     kit, platform = find("amaranth_boards.ecpix5:ECPIX585Platform")
     assert kit.name == type(platform).__name__ == "ECPIX585Platform" and kit.units
+
+
+def test_without_the_platforms(monkeypatch):
+    def missing(name):
+        raise ModuleNotFoundError(name, name="amaranth_boards")
+
+    monkeypatch.setattr(importlib, "import_module", missing)
+    with pytest.raises(MxforgeError) as told:
+        find("icebreaker")
+    assert str(told.value) == "icebreaker needs amaranth-boards: pip install 'mxforge[boards]', in a clone '.[boards]'"
 
 
 @pytest.mark.parametrize(("name", "answer"), [

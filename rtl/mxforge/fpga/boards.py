@@ -4,7 +4,7 @@ from dataclasses import dataclass, field
 
 from amaranth.build import Platform
 
-from ..errors import MxforgeError, nearest
+from ..errors import MxforgeError, install, nearest
 from .protocol import BAUDS
 
 __all__ = ["BOARDS", "Kit", "find"]
@@ -55,6 +55,8 @@ def find(name):
     try:
         made = getattr(importlib.import_module(module), attribute)()
     except ModuleNotFoundError as error:
+        if error.name == "amaranth_boards":
+            raise MxforgeError(f"{name} needs amaranth-boards: {install('boards')}") from None
         raise MxforgeError(f"{name} can't be imported: {error}") from error
     except (AttributeError, TypeError) as error:
         raise MxforgeError(f"{name} is no platform: {error}") from error
