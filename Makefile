@@ -27,7 +27,7 @@ verilog: $(VENV)/.demo
 exhaustive: $(VENV)/.demo
 	@$(BIN)/mxforge exhaustive --build-dir $(BUILD)
 
-# The virtual board over a bad line: five to ten minutes.
+# The virtual board over a bad line: some ten minutes.
 FRAMES ?= 100000
 soak: $(VENV)/.fpga
 	@$(BIN)/mxforge fpga soak --frames $(FRAMES) --build-dir $(BUILD) $(ARGS)

@@ -552,8 +552,8 @@ def _board(function):
 @fpga.command("build", epilog="""\b
 Examples:
   mxforge fpga build --board icebreaker
-  mxforge fpga build --board ulx3s-85f --units quantize,dequantize --set quantize.lanes=8 --clock 80
-  mxforge fpga build --board amaranth_boards.orangecrab_r0_2:OrangeCrabR0_2_85FPlatform""")
+  mxforge fpga build --board ulx3s-85f --units quantize,dequantize --set quantize.lanes=8 --clock 75
+  mxforge fpga build --board amaranth_boards.ecpix5:ECPIX585Platform""")
 @_board
 @click.option("-o", "--output", metavar="DIR", type=click.Path(path_type=Path), help="Where it goes.  [BUILD_DIR/fpga/BOARD]")
 @click.option("--units", metavar="UNIT,...", help="Of quantize, dequantize, dot, matmul.  [the board's]")
@@ -575,8 +575,8 @@ def fpga_build(board, output, units, settings, megahertz, baud, seed, as_json, b
 
     is_usual = output is None
     output = output or build.path_of(board, build_dir)
-    facts = build.run(board, output, names=units.split(",") if units else (), settings=settings, megahertz=megahertz, baud=baud,
-                      seed=seed, progress=_progress("{task.description}"))
+    facts = build.run(board, output, names=None if units is None else units.split(","), settings=settings, megahertz=megahertz,
+                      baud=baud, seed=seed, progress=_progress("{task.description}"))
     if as_json:
         _print_json(facts)
         return

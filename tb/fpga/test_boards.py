@@ -1,12 +1,20 @@
 # amaranth: UnusedElaboratable=no
 """Boards by name and by import path, and what an accelerator on them is by default."""
 import importlib
+import sys
+from pathlib import Path
 
 import pytest
 
 from mxforge.errors import MxforgeError
 from mxforge.fpga.boards import BOARDS, find
 from mxforge.fpga.design import Design
+
+STILL = """
+from amaranth.vendor import LatticeECP5Platform
+class Still(LatticeECP5Platform):
+    device, package, speed, default_clk, resources, connectors = "LFE5U-25F", "BG381", "6", None, [], []
+"""
 
 
 @pytest.mark.parametrize("name", BOARDS)
@@ -37,11 +45,22 @@ def test_without_the_platforms(monkeypatch):
     ("de10", "no board 'de10'; there are ulx3s-85f, icebreaker, tang-nano-9k; any other by the import path of its Amaranth "
              "platform, such as amaranth_boards.ecpix5:ECPIX585Platform"),
     ("nowhere.board:Platform", "nowhere.board:Platform can't be imported: No module named 'nowhere'"),
-    ("amaranth_boards.ulx3s:ULX3S", "amaranth_boards.ulx3s:ULX3S is no platform: module 'amaranth_boards.ulx3s' has no attribute "
-                                    "'ULX3S'"),
-    ("json:JSONDecoder", "json:JSONDecoder is no platform of Amaranth, but JSONDecoder"),
+    ("amaranth_boards.ulx3s:ULX3S", "amaranth_boards.ulx3s:ULX3S can't be imported: module 'amaranth_boards.ulx3s' has no "
+                                    "attribute 'ULX3S'"),
+    (":X", ":X can't be imported: Empty module name"),
+    ("json:JSONDecoder", "json:JSONDecoder is no class of an Amaranth platform"),
+    ("sys:exit", "sys:exit is no class of an Amaranth platform"),
+    ("amaranth_boards.tang_mega_138k_pro_dock:TangMega138kProDockPlatform",
+     "amaranth_boards.tang_mega_138k_pro_dock:TangMega138kProDockPlatform can't be used: Supplied part name is invalid"),
+    ("broken:Platform", "broken:Platform can't be imported: 1 is enough"),
+    ("still:Still", "still:Still can't be used: it has no default_clk"),
 ])
-def test_others_are_refused(name, answer):
+def test_others_are_refused(name, answer, tmp_path, monkeypatch):
+    """Also classes of the user's own, where the user is."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "path", [*sys.path])
+    Path("broken.py").write_text("raise ValueError('1 is enough')\n")
+    Path("still.py").write_text(STILL)
     with pytest.raises(MxforgeError) as told:
         find(name)
     assert str(told.value) == answer

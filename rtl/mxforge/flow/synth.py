@@ -109,9 +109,11 @@ def ran(tool, code, arguments, folder):
     done = subprocess.run([sys.executable, "-c", code, *arguments], cwd=folder, env=os.environ | {"TMPDIR": str(folder)},
                           stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, errors="replace")
     if done.returncode:
-        said = re.findall(r"ERROR: (.*)", done.stdout) or done.stdout.strip().splitlines() or [""]
+        # The first error is the cause of the others.
+        errors = re.findall(r"ERROR: (.*)", done.stdout)
+        said = errors or done.stdout.strip().splitlines() or [""]
         ended = f"ended with status {done.returncode}" if done.returncode > 0 else f"was ended by signal {-done.returncode}"
-        error = MxforgeError(f"{tool} {ended}: {said[-1].strip()}")
+        error = MxforgeError(f"{tool} {ended}: {said[0 if errors else -1].strip()}")
         error.add_note(done.stdout)
         raise error
     return done.stdout
@@ -297,10 +299,20 @@ def fmax(text, top, ports, target, seed, luts_only=False):
 
 
 def excess_of(error):
-    """In words, of what nextpnr found more in a design than the device has; None where it failed of something else."""
-    for kind, used, available in re.findall(r"^Info:\s+(\w+):\s+(\d+)/\s*(\d+)", error.__notes__[0], re.M):
-        if int(used) > int(available):
-            return f"{int(used):,} of {int(available):,} {kind}"
+    """In words, of what nextpnr found more in a design than the device has, or than it can place; None where it failed of something
+    else.
+    """
+    said = error.__notes__[0]
+    found = [(int(used), int(available), kind) for kind, used, available in re.findall(
+        r"^Info:\s+(\w+):\s+(\d+)/\s*(\d+)", said, re.M)]
+    for used, available, kind in found:
+        if used > available:
+            return f"{used:,} of {available:,} {kind}"
+    # Of the few there are all may be used.
+    many = [one for one in found if one[1] > 100]
+    if many and re.search("Unable to find legal placement|Unable to place", said):
+        used, available, kind = max(many, key=lambda one: one[0] / one[1])
+        return f"{used:,} of {available:,} {kind}, too many to be placed"
     return None
 
 

@@ -1,5 +1,6 @@
 # amaranth: UnusedElaboratable=no
 """Bitstreams of accelerators for boards, by open tools."""
+import contextlib
 import json
 import os
 import re
@@ -23,14 +24,17 @@ from .clocking import Clocking, family_of, has_loop, loops
 from .design import SERVICES, Design
 from .protocol import Command
 
-__all__ = ["REPORT", "SUFFIXES", "path_of", "rtlil", "run", "summary", "tools_of"]
+__all__ = ["LOG", "REPORT", "SUFFIXES", "path_of", "rtlil", "run", "summary", "tools_of"]
 
-# In the folder of a build, beside its bitstream.
+# In the folder of a build, beside its bitstream; or, where a tool failed, alone.
 REPORT = "report.json"
+LOG = "build.log"
 SUFFIXES = {"ecp5": ".bit", "ice40": ".bin", "gowin": ".fs"}
 # So often are clocks tried: what is reached varies from one place and route to the next.
 _TRIES = 6
-# How far a baud rate may be off: of a byte's ten bits the last is read in its middle.
+# A clock that is faster by this is worth another place and route.
+_WORTH = 1.1
+# How far a baud rate may be off, of some five per cent: of a byte's ten bits the last is read in its middle.
 _OFF = 0.01
 _LEAST_DIVISOR = 4
 
@@ -64,10 +68,13 @@ class _Clock:
 
 
 class _Top(Elaboratable):
-    """An accelerator at a board's UART; where there are LEDs, one is lit when it runs, the next while it has something to do."""
-    def __init__(self, accelerator, loop):
+    """An accelerator at a board's UART, and pins that are ``held`` high. An LED is lit when it runs, another while it has something
+    to do, where they are free.
+    """
+    def __init__(self, accelerator, loop, held):
         self._accelerator = accelerator
         self._loop = loop
+        self._held = held
 
     def elaborate(self, platform):
         m = Module()
@@ -81,9 +88,12 @@ class _Top(Elaboratable):
         m.submodules.tx = tx = io.Buffer("o", uart.tx)
         m.d.comb += [accelerator.rx.eq(rx.i), tx.o.eq(accelerator.tx)]
         for number, lit in enumerate((~ResetSignal(allow_reset_less=True), accelerator.is_busy)):
-            if ("led", number) in platform.resources:
+            with contextlib.suppress(ResourceError):
                 m.submodules[f"led_{number}"] = led = io.Buffer("o", platform.request("led", number, dir="-"))
                 m.d.comb += led.o.eq(lit)
+        for name, number, part in self._held:
+            m.submodules[f"{name}_{part}"] = pin = io.Buffer("o", getattr(platform.request(name, number, dir="-"), part))
+            m.d.comb += pin.o.eq(1)
 
         return m
 
@@ -105,7 +115,7 @@ def _clocks(family, platform, bauds):
 def _units(kit, names, settings):
     """The units of a `Design`: a kit's, or those of ``names``, with ``settings`` (UNIT.PARAMETER=VALUE)."""
     words = [command.name.lower() for command in SERVICES]
-    units = {name: dict(kit.units.get(name, {})) for name in names or kit.units}
+    units = {name: dict(kit.units.get(name, {})) for name in (kit.units if names is None else names)}
     for name in units:
         if name not in words:
             raise MxforgeError(f"no unit {name!r} on a board; " + nearest(name, words, f"there are {', '.join(words)}"))
@@ -131,9 +141,11 @@ def _plan(kit, design, clock, built, seed):
     """The files that make a bitstream of ``design``; of them ``build_top.json`` has the commands."""
     _, platform = find(kit.platform)
     options = f"--timing-allow-fail --seed {seed} --report nextpnr.json --freq {clock.frequency / 1e6:.6f}"
+    top = _Top(design.accelerator(built), clock.loop, kit.held)
+    # Whatever is wrong with a platform, which isn't ours.
     try:
-        plan = platform.build(_Top(design.accelerator(built), clock.loop), do_build=False, verbose=True, nextpnr_opts=options)
-    except ResourceError as error:
+        plan = platform.build(top, do_build=False, verbose=True, nextpnr_opts=options)
+    except Exception as error:
         raise MxforgeError(f"{kit.name} can't be used: {error}") from error
     return plan.files
 
@@ -187,9 +199,9 @@ def _attempt(kit, design, clock, built, seed, step):
 def _named(end):
     """An end of a path without what synthesis and packing hung on the names of its net and cell."""
     for name in end["net"], end["cell"]:
-        name = re.sub(r"(_(SB_|LUT|DFF|ALU|MUX|TRELLIS_|CCU2C|PFUMX|L6MUX|[A-Z0-9]+_LC)|\$).*", "", name)
-        if name:
-            return name.removeprefix("accelerator.").removeprefix("requests.")
+        name = name.removeprefix("accelerator.").removeprefix("requests.")
+        if named := re.sub(r"(_(SB_|LUT|DFF|ALU|MUX|TRELLIS_|CCU2C|PFUMX|L6MUX|[A-Z0-9]+_LC)|\$).*", "", name):
+            return named
     return end["net"]
 
 
@@ -207,33 +219,41 @@ def _slow_unit(path, design):
 
 
 def _sizes(design, files):
-    """LUTs of each unit of ``design``, mapped by itself: ``{unit: count}``."""
+    """LUTs and flip-flops of each unit of ``design``, mapped by itself: ``{unit: (LUTs, flip-flops)}``."""
     script = re.sub(r"(synth_.*)", r"\1 -noflatten", files["top.ys"]) + "\ntee -q -o stat.json stat -json\n"
     with tempfile.TemporaryDirectory(prefix="mxforge-") as folder:
         Path(folder, "top.il").write_text(files["top.il"])
         Path(folder, "top.ys").write_text(script)
         _run(["yosys", "top.ys"], folder)
         modules = json.loads(Path(folder, "stat.json").read_text())["modules"]
-    sizes = dict.fromkeys(design.units, 0)
+    sizes = {unit: [0, 0] for unit in design.units}
     for module, stat in modules.items():
         unit = re.match(r"\\top\.accelerator\.requests\.(\w+)", module)
         if unit and unit[1] in sizes:
-            sizes[unit[1]] += sum(count for kind, count in stat["num_cells_by_type"].items() if "LUT" in kind)
+            for kind, count in stat["num_cells_by_type"].items():
+                for n, what in enumerate(("LUT", "FF")):
+                    sizes[unit[1]][n] += count if what in kind else 0
     return sizes
 
 
 def _smaller(design, sizes):
     """What would make ``design`` smaller, its largest unit first, in words."""
-    largest = max(sizes, key=sizes.get)
-    parameters = design.services[Command[largest.upper()]].core.parameters
+    largest = max(sizes, key=lambda unit: sum(sizes[unit]))
+    parameters = _parameters(design, largest)
     ways = [f"--set {largest}.{name}={getattr(parameters, name) // 2}" for name in ("lanes", "rows", "columns")
             if getattr(parameters, name, 1) > 1]
-    if len(sizes) > 1:
+    # What isn't quantized can't be compared by `mxforge fpga run`.
+    if len(sizes) > 1 and largest != "quantize":
         ways.append(f"--units {','.join(name for name in sizes if name != largest)}")
     if parameters.stages:
         ways.append(f"--set {largest}.stages={parameters.stages // 2}")
-    return (f"its largest unit is {largest}, {sizes[largest]:,} LUTs or so; smaller: "
+    luts, ffs = sizes[largest]
+    return (f"its largest unit is {largest}, {luts:,} LUTs and {ffs:,} flip-flops or so; smaller: "
             f"{', or '.join(ways) or 'nothing but another unit or a larger board'}")
+
+
+def _parameters(design, unit):
+    return design.services[Command[unit.upper()]].core.parameters
 
 
 def _versions(platform):
@@ -260,13 +280,74 @@ def path_of(board, build_dir):
     return Path(build_dir) / "fpga" / kit.name
 
 
-def run(board, output, *, names=(), settings=(), megahertz=None, baud=None, seed=1, progress=None):
+def _near(clocks, megahertz, kit):
+    """Those of ``clocks`` that are ``megahertz``, as nearly as a link must be; ``MxforgeError``, which names others, if none is."""
+    near = [clock for clock in clocks if abs(clock.frequency / 1e6 / megahertz - 1) <= _OFF]
+    if near:
+        return near
+    others = sorted({clock.frequency / 1e6 for clock in clocks}, key=lambda mhz: abs(mhz - megahertz))
+    raise MxforgeError(f"{kit.name} can have no clock of {megahertz:g} MHz from which a link can be made; the nearest are "
+                       f"{' and '.join(f'{mhz:.2f}' for mhz in sorted(others[:2]))}")
+
+
+def _epoch():
+    """Now, or what SOURCE_DATE_EPOCH says, for bitstreams that are the same each time; in seconds since 1970."""
+    given = os.environ.get("SOURCE_DATE_EPOCH", str(int(time.time())))
+    if not given.isdecimal() or int(given) >= 1 << 32:
+        raise MxforgeError(f"SOURCE_DATE_EPOCH must be a number of seconds of 32 bits, not {given!r}")
+    return int(given)
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Tried:
+    """A clock with its design, what nextpnr reported, and the bitstream."""
+    clock: _Clock
+    design: Design
+    report: dict
+    bitstream: bytes
+
+    @property
+    def reached(self):
+        """MHz; of a design with one clock."""
+        return min(clock["achieved"] for clock in self.report["fmax"].values())
+
+    @property
+    def is_met(self):
+        return self.reached * 1e6 >= self.clock.frequency
+
+
+def _search(clocks, limit, attempt):
+    """The fastest of ``clocks`` that a design meets, as far as is worth the time, as it was `_Tried` by ``attempt(clock)``. The
+    first is that of ``limit`` Hz or the next below. ``MxforgeError`` if none is met.
+    """
+    best = None
+    for _ in range(_TRIES):
+        clock = next((clock for clock in clocks if clock.frequency <= limit), None)
+        if clock is None:
+            raise MxforgeError(f"no clock of {limit / 1e6:.1f} MHz or less makes a link; the slowest that does is "
+                               f"{min(one.frequency for one in clocks) / 1e6:.2f} MHz")
+        tried = attempt(clock)
+        if tried.is_met:
+            best = tried
+        elif best is not None:
+            return best
+        limit = tried.reached * 1e6
+        faster = next((one for one in clocks if one.frequency <= limit), clock)
+        if best is not None and faster.frequency < _WORTH * best.clock.frequency:
+            return best
+    if best is None:
+        raise MxforgeError(f"no clock was reached in {_TRIES} tries, the last {tried.reached:.1f} MHz: give it a --clock")
+    return best
+
+
+def run(board, output, *, names=None, settings=(), megahertz=None, baud=None, seed=1, progress=None):
     """Build the bitstream of an accelerator for ``board``, a name or the import path of an Amaranth platform, into the folder
     ``output``; what `REPORT` there holds.
 
     ``names``: its units; ``settings``: of their parameters, UNIT.PARAMETER=VALUE; of others the board's are taken. Without
     ``megahertz`` the clock is what the design reaches, found by trying. ``progress``: a :class:`rich.progress.Progress`.
-    ``MxforgeError`` if it doesn't fit or isn't fast enough (with what to change), or if a tool is missing or fails.
+    ``MxforgeError`` if it doesn't fit or isn't fast enough (with what to change), or if a tool is missing or fails; what that one
+    said is then in ``output``.
     """
     kit, platform = find(board)
     family = family_of(platform)
@@ -279,8 +360,9 @@ def run(board, output, *, names=(), settings=(), megahertz=None, baud=None, seed
     clocks = _clocks(family, platform, (baud,) if baud else kit.bauds)
     if not clocks:
         raise MxforgeError(f"no clock that {kit.name} can make of {platform.default_clk_frequency / 1e6:g} MHz gives {baud:,} baud")
-    limit = megahertz * 1e6 * (1 + 1e-6) if megahertz else kit.clock
-    built = int(os.environ.get("SOURCE_DATE_EPOCH", time.time()))
+    if megahertz:
+        clocks = _near(clocks, megahertz, kit)
+    built = _epoch()
 
     def designed(clock):
         return Design(board=kit.name, units=units, clock=clock.frequency, divisor=clock.divisor, depth=kit.depth)
@@ -288,17 +370,12 @@ def run(board, output, *, names=(), settings=(), megahertz=None, baud=None, seed
     # Before anything that takes long.
     designed(clocks[0]).check()
     with shown(progress) as progress:
-        for _ in range(_TRIES):
-            clock = next((clock for clock in clocks if clock.frequency <= limit), None)
-            if clock is None:
-                slowest = min(one.frequency for one in clocks) / 1e6
-                raise MxforgeError(f"{kit.name} can have no clock of {limit / 1e6:.1f} MHz or less with such a link; its slowest "
-                                   f"is {slowest:.2f} MHz")
+        def attempt(clock):
             design = designed(clock)
             task = progress.add_task("", total=4)
             begun = iter(range(5))
 
-            def step(what, task=task, begun=begun, clock=clock):
+            def step(what):
                 progress.update(task, completed=next(begun), description=f"{clock.frequency / 1e6:.2f} MHz: {what}")
             try:
                 report, bitstream = _attempt(kit, design, clock, built, seed, step)
@@ -307,33 +384,46 @@ def run(board, output, *, names=(), settings=(), megahertz=None, baud=None, seed
                 smaller = _smaller(design, _sizes(design, error.files))
                 raise MxforgeError(f"the design doesn't fit the {kit.name}: {error}; {smaller}") from None
             except MxforgeError as error:
+                if any("PLL BEL" in said for said in getattr(error, "__notes__", ())):
+                    raise MxforgeError(f"the oscillator of {kit.name} is on no pin of a loop: give it --clock "
+                                       f"{platform.default_clk_frequency / 1e6:g}") from None
                 raise _with_log(error, output) from None
             progress.update(task, completed=4)
-            path = synth.critical_path(report)
-            reached = min(clock["achieved"] for clock in report["fmax"].values())
-            if reached * 1e6 >= clock.frequency:
-                break
-            if megahertz:
-                unit = _slow_unit(path, design)
-                stages = unit and design.services[Command[unit.upper()]].core.parameters.stages
-                cuts = f", or more pipeline cuts, --set {unit}.stages={stages + 4}" if unit else ""
-                raise MxforgeError(f"the design reaches {reached:.1f} MHz, not {clock.frequency / 1e6:g}: give it --clock "
-                                   f"{int(reached)}{cuts}; the slowest path is {_path_words(path)}")
-            limit = reached * 1e6
+            return _Tried(clock=clock, design=design, report=report, bitstream=bitstream)
+
+        if megahertz:
+            tried = attempt(clocks[0])
+            if not tried.is_met:
+                raise MxforgeError(_too_slow(tried, megahertz))
         else:
-            raise MxforgeError(f"no clock was reached in {_TRIES} tries, the last {reached:.1f} MHz: give it --clock "
-                               f"{0.9 * reached:.0f}")
+            tried = _search(clocks, max(kit.clock, min(clock.frequency for clock in clocks)), attempt)
+    path = synth.critical_path(tried.report)
     facts = {
         "mxforge": __version__, "board": kit.name, "platform": kit.platform, "device": _device(platform), "family": family,
-        "loader": kit.loader, "design": asdict(design), "baud": design.baud, "manifest_sha256": design.digest.hex(), "built": built,
-        "seed": seed, "bitstream": f"{kit.name}{SUFFIXES[family]}", "clock_mhz": clock.frequency / 1e6, "reached_mhz": reached,
-        "utilization": synth.utilization_of(report), "critical_path": path | {"words": _path_words(path)}, "tools": versions,
+        "loader": kit.loader, "design": asdict(tried.design), "baud": tried.design.baud,
+        "manifest_sha256": tried.design.digest.hex(), "built": built, "seed": seed, "bitstream": f"{kit.name}{SUFFIXES[family]}",
+        "clock_mhz": tried.clock.frequency / 1e6, "reached_mhz": tried.reached, "utilization": synth.utilization_of(tried.report),
+        "critical_path": path | {"words": _path_words(path)}, "tools": versions,
     }
     output.mkdir(parents=True, exist_ok=True)
-    for name, content in ((facts["bitstream"], bitstream), (REPORT, json.dumps(facts, indent=1).encode())):
+    for name, content in ((facts["bitstream"], tried.bitstream), (REPORT, json.dumps(facts, indent=1).encode())):
         with replacing(output / name) as file:
             file.write(content)
+    (output / LOG).unlink(missing_ok=True)
     return facts
+
+
+def _too_slow(tried, megahertz):
+    """What to change where a clock of ``megahertz`` isn't met."""
+    path = synth.critical_path(tried.report)
+    unit = _slow_unit(path, tried.design)
+    cuts = ""
+    if unit:
+        p = _parameters(tried.design, unit)
+        stages = min(p.stages + 4, len(p.cuts))
+        cuts = f", or more pipeline cuts, --set {unit}.stages={stages}" if stages > p.stages else ""
+    return (f"the design reaches {tried.reached:.1f} MHz, not {megahertz:g}: leave --clock out, or give it less{cuts}; the slowest "
+            f"path is {_path_words(path)}")
 
 
 def _device(platform):
@@ -343,11 +433,10 @@ def _device(platform):
 def _with_log(error, output):
     """The error of a tool, with the file that its log is kept in."""
     for log in getattr(error, "__notes__", ()):
-        output.parent.mkdir(parents=True, exist_ok=True)
-        path = output.with_name(f"{output.name}.log")
-        with replacing(path) as file:
+        output.mkdir(parents=True, exist_ok=True)
+        with replacing(output / LOG) as file:
             file.write(log.encode())
-        return MxforgeError(f"{error}; its log: {path}")
+        return MxforgeError(f"{error}; its log: {output / LOG}")
     return error
 
 

@@ -40,9 +40,9 @@ class Family:
 
 
 FAMILIES = {
-    # Lattice FPGA-TN-02200 and the data sheet of the ECP5.
-    "ecp5": Family(divides=128, multiplies=80, posts=tuple(range(1, 129)), compared=(3.125e6, 400e6), within=(400e6, 800e6),
-                   outputs=(3.125e6, 400e6)),
+    # Lattice FPGA-DS-02012. It feeds back one output and gives another.
+    "ecp5": Family(divides=128, multiplies=128, posts=tuple(range(1, 129)), compared=(10e6, 400e6), within=(400e6, 800e6),
+                   outputs=(3.125e6, 400e6), is_before=True),
     # Lattice FPGA-TN-02052.
     "ice40": Family(divides=16, multiplies=128, posts=tuple(2 ** n for n in range(1, 7)), compared=(10e6, 133e6),
                     within=(533e6, 1066e6), outputs=(16e6, 275e6), is_before=True),
@@ -119,14 +119,17 @@ class Clocking(Elaboratable):
 
     def _ecp5(self, platform, megahertz, oscillator, output, locked):
         loop = self._loop
+        fed_back = Signal()
         return Instance(
-            "EHXPLLL", i_CLKI=oscillator, i_CLKFB=output, o_CLKOP=output, o_LOCK=locked, i_RST=0, i_STDBY=0, i_PHASESEL0=0,
-            i_PHASESEL1=0, i_PHASEDIR=1, i_PHASESTEP=1, i_PHASELOADREG=1, i_PLLWAKESYNC=0, i_ENCLKOP=0, p_PLLRST_ENA="DISABLED",
-            p_INTFB_WAKE="DISABLED", p_STDBY_ENABLE="DISABLED", p_DPHASE_SOURCE="DISABLED", p_OUTDIVIDER_MUXA="DIVA",
-            p_CLKOP_ENABLE="ENABLED", p_FEEDBK_PATH="CLKOP", p_CLKI_DIV=loop.divide, p_CLKFB_DIV=loop.multiply,
-            p_CLKOP_DIV=loop.post, p_CLKOP_CPHASE=loop.post // 2, p_CLKOP_FPHASE=0, a_FREQUENCY_PIN_CLKI=megahertz["i"],
-            a_FREQUENCY_PIN_CLKOP=megahertz["o"], a_ICP_CURRENT="12", a_LPF_RESISTOR="8", a_MFG_ENABLE_FILTEROPAMP="1",
-            a_MFG_GMCREF_SEL="2")
+            "EHXPLLL", i_CLKI=oscillator, i_CLKFB=fed_back, o_CLKOP=fed_back, o_CLKOS=output, o_LOCK=locked, i_RST=0, i_STDBY=0,
+            i_PHASESEL0=0, i_PHASESEL1=0, i_PHASEDIR=1, i_PHASESTEP=1, i_PHASELOADREG=1, i_PLLWAKESYNC=0, i_ENCLKOP=0, i_ENCLKOS=0,
+            p_PLLRST_ENA="DISABLED", p_INTFB_WAKE="DISABLED", p_STDBY_ENABLE="DISABLED", p_DPHASE_SOURCE="DISABLED",
+            p_OUTDIVIDER_MUXA="DIVA", p_OUTDIVIDER_MUXB="DIVB", p_CLKOP_ENABLE="ENABLED", p_CLKOS_ENABLE="ENABLED",
+            p_FEEDBK_PATH="CLKOP", p_CLKI_DIV=loop.divide, p_CLKFB_DIV=1, p_CLKOP_DIV=loop.multiply,
+            p_CLKOP_CPHASE=loop.multiply // 2, p_CLKOP_FPHASE=0, p_CLKOS_DIV=loop.post, p_CLKOS_CPHASE=loop.post // 2,
+            p_CLKOS_FPHASE=0, a_FREQUENCY_PIN_CLKI=megahertz["i"],
+            a_FREQUENCY_PIN_CLKOP=f"{platform.default_clk_frequency / loop.divide / 1e6:g}", a_FREQUENCY_PIN_CLKOS=megahertz["o"],
+            a_ICP_CURRENT="12", a_LPF_RESISTOR="8", a_MFG_ENABLE_FILTEROPAMP="1", a_MFG_GMCREF_SEL="2")
 
     def _ice40(self, platform, megahertz, oscillator, output, locked):
         loop = self._loop

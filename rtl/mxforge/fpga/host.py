@@ -49,7 +49,13 @@ class Board:
         bauds = (port.baudrate,) if is_open else (baud,) if baud else BAUDS
         for one in bauds:
             with contextlib.ExitStack() as stack, contextlib.suppress(SilenceError):
-                link = stack.enter_context(Link(port, one, patience=min(patience, 0.3), tries=3 if len(bauds) > 1 else 20))
+                try:
+                    link = stack.enter_context(Link(port, one, patience=min(patience, 0.3), tries=3 if len(bauds) > 1 else 20))
+                except MxforgeError:
+                    # Not every port can have every rate.
+                    if one == bauds[-1]:
+                        raise
+                    continue
                 try:
                     identity = Identity.parse(_one(link, Command.IDENTIFY))
                 except ValueError as error:
