@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from mxforge.cli import cli
 from mxforge.errors import MxforgeError
 from mxforge.fpga.boards import BOARDS, find
 from mxforge.fpga.design import Design
@@ -23,6 +24,11 @@ def test_each_has_a_platform_and_units_that_fit_the_link(name):
     assert ("uart", 0) in platform.resources
     design = Design(board=kit.name, units=kit.units, clock=round(kit.clock), divisor=8, depth=kit.depth)
     assert {"quantize", "dequantize", "matmul"} <= set(design.manifest["units"])
+
+
+def test_the_help_names_each():
+    helps = [option.help for option in cli.commands["fpga"].commands["build"].params if option.name == "board"]
+    assert all(name in helps[0] for name in BOARDS)
 
 
 def test_any_platform_by_its_path():
