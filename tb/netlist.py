@@ -27,11 +27,11 @@ _MODELS = {
         endmodule"""),
     "ecp5": (" -nobram", """
         module EHXPLLL(input CLKI, CLKFB, RST, STDBY, PHASESEL0, PHASESEL1, PHASEDIR, PHASESTEP, PHASELOADREG, PLLWAKESYNC, ENCLKOP,
-                       output CLKOP, LOCK);
+                       ENCLKOS, output CLKOP, CLKOS, LOCK);
           parameter PLLRST_ENA = "", INTFB_WAKE = "", STDBY_ENABLE = "", DPHASE_SOURCE = "", OUTDIVIDER_MUXA = "",
-                    CLKOP_ENABLE = "", FEEDBK_PATH = "", CLKI_DIV = 0, CLKFB_DIV = 0, CLKOP_DIV = 0, CLKOP_CPHASE = 0,
-                    CLKOP_FPHASE = 0;
-          assign CLKOP = CLKI, LOCK = 1;
+                    OUTDIVIDER_MUXB = "", CLKOP_ENABLE = "", CLKOS_ENABLE = "", FEEDBK_PATH = "", CLKI_DIV = 0, CLKFB_DIV = 0,
+                    CLKOP_DIV = 0, CLKOP_CPHASE = 0, CLKOP_FPHASE = 0, CLKOS_DIV = 0, CLKOS_CPHASE = 0, CLKOS_FPHASE = 0;
+          assign CLKOP = CLKI, CLKOS = CLKI, LOCK = 1;
         endmodule
         module TRELLIS_IO(inout B, input I, T, output O);
           parameter DIR = "INPUT";
