@@ -1,14 +1,11 @@
 """What synthesis makes of a board's design, simulated: a virtual board of the very netlist that place and route gets."""
 import re
-from importlib import resources
 from pathlib import Path
 
 import pyosys
 from yosys_run import yosys
 
-from mxbench import verilator
-from mxforge import fpga
-from mxforge.fpga import build
+from mxforge.fpga import build, virtual
 from mxforge.fpga.boards import find
 from mxforge.fpga.clocking import family_of
 
@@ -70,5 +67,4 @@ def program(name, design, clock, build_dir, folder):
         "read_rtlil top.il", f"{synthesis}{options}", "delete =A:blackbox", f"read_verilog -D ICE40_U -overwrite {library}",
         "read_verilog -overwrite models.v", "hierarchy -check -top board", "proc", "flatten", "opt_clean", "opt -fast",
         "write_verilog -noattr gates.v"]), folder)
-    harness = resources.files(fpga).joinpath("virtual.cpp.in").read_text().replace("@DIVISOR@", str(design.divisor))
-    return verilator.build_program("netlist", (folder / "gates.v").read_text(), "board", harness, build_dir, ["-Wno-fatal"])
+    return virtual.program((folder / "gates.v").read_text(), design.divisor, build_dir)

@@ -2,6 +2,7 @@
 """Bitstreams: how a clock is found, what is told where a design doesn't fit or isn't fast enough, and what netlists answer."""
 import json
 import re
+from dataclasses import replace
 from pathlib import Path
 
 import netlist
@@ -242,7 +243,7 @@ def test_a_platform_that_breaks(tools, tmp_path):
 
 def test_a_missing_tool(tools, tmp_path, monkeypatch):
     tool = build._TOOLS["nextpnr-ice40"]
-    monkeypatch.setitem(build._TOOLS, "nextpnr-ice40", build._Tool("yowasp-nextpnr-missing", tool.module, tool.function))
+    monkeypatch.setitem(build._TOOLS, "nextpnr-ice40", replace(tool, package="yowasp-nextpnr-missing"))
     assert refused("icebreaker", tmp_path / "a") == (
         "synthesis needs yowasp-nextpnr-missing: pip install 'mxforge[boards]', in a clone '.[boards]'")
 

@@ -15,6 +15,7 @@ import numpy as np
 from .. import __version__, catalog
 from ..emit import emit
 from ..errors import MxforgeError, nearest
+from ..fpga import build
 from ..fpga.boards import BOARDS
 from . import synth
 from .files import check_output, replacing
@@ -149,6 +150,9 @@ class Computed(Measurement):
     def tools(self):
         return super().tools | {package: synth.version_of(package) for package in self.packages}
 
+    def compute(self, source, build_dir):
+        return self.take(self, source, build_dir)
+
 
 @dataclass(frozen=True, kw_only=True)
 class Built(Measurement):
@@ -165,19 +169,13 @@ class Built(Measurement):
 
     @property
     def tools(self):
-        from ..fpga import build
-
         return super().tools | build.tools_of(self.board)
 
     @property
     def facts(self):
-        from ..fpga import build
-
         return super().facts | {"verilog_sha256": hashlib.sha256(build.rtlil(self.board).encode()).hexdigest()}
 
-    def take(self, _, source, build_dir):
-        from ..fpga import build
-
+    def compute(self, source, build_dir):
         facts = build.run(self.board, build.path_of(self.board, build_dir))
         return {name: facts[name] for name in ("device", "family", "baud", "clock_mhz", "reached_mhz", "utilization")} | {
             "units": facts["design"]["units"], "critical_path": facts["critical_path"]["words"]}
@@ -379,7 +377,7 @@ class _Figures:
         """What functions give."""
         for one in due:
             try:
-                self.put(one, one.take(one, source, build_dir))
+                self.put(one, one.compute(source, build_dir))
             except TOLD as error:
                 self.failed[one.name] = str(error)
             self.write()

