@@ -161,6 +161,11 @@ def test_formats(mxforge):
     assert table["e8m0"]["smallest"] == 2.0 ** -127
 
 
+@pytest.mark.parametrize("words", [(), ("fpga",)])
+def test_commands_without_a_word_show_their_help(mxforge, words):
+    assert mxforge(*words) == mxforge(*words, "--help") and "\n  -h, --help" in mxforge(*words)[1]
+
+
 def test_help_has_parameters(mxforge):
     status, out, _ = mxforge("emit", "dequantizer_e5m2_bf16", "--help")
     assert status == 0

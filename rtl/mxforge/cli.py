@@ -15,7 +15,13 @@ __all__ = ["cli", "main"]
 
 
 class _Commands(click.Group):
-    """Commands in the order of their definition; an unknown one gets a hint."""
+    """Commands in the order of their definition; an unknown one gets a hint, none at all the help."""
+    def parse_args(self, ctx, args):
+        if not args:
+            click.echo(ctx.get_help())
+            ctx.exit()
+        return super().parse_args(ctx, args)
+
     def list_commands(self, ctx):
         return list(self.commands)
 
@@ -226,17 +232,14 @@ def _print_json(value):
     click.echo(json.dumps(value, indent=2))
 
 
-@click.group(cls=_Commands, invoke_without_command=True, context_settings={"help_option_names": ["-h", "--help"]}, epilog="""\b
+@click.group(cls=_Commands, context_settings={"help_option_names": ["-h", "--help"]}, epilog="""\b
 Examples:
   mxforge list
   mxforge emit quantizer --source bf16 --scale-rule floor -o my_quantizer
   mxforge run dequantizer --in vectors.npz -o results.npz --check""")
 @click.version_option(__version__, prog_name="mxforge", message="%(prog)s %(version)s")
-@click.pass_context
-def cli(ctx):
+def cli():
     """Microscaling (MX) arithmetic hardware: Verilog, its contract, and a bit-exact golden model."""
-    if ctx.invoked_subcommand is None:
-        click.echo(ctx.get_help())
 
 
 @cli.command("list")
