@@ -121,6 +121,8 @@ def test_measures():
     assert sqnr(x, np.array([3.0, 3.5])) == pytest.approx(20.0)
     assert sqnr(np.zeros(2), np.zeros(2)) == np.inf
     assert np.isnan(sqnr(np.array([np.inf]), np.array([448.0])))
+    signalling = np.array([0x7F800001], np.uint32).view(np.float32)
+    assert np.isnan(sqnr(signalling, signalling))
     assert flushed_share(np.array([0.0, 1.0, 2.0, -3.0]), np.array([0.0, 0.0, 2.0, -0.0])) == pytest.approx(2 / 3)
     assert flushed_share(np.zeros(3), np.zeros(3)) == 0.0
     with pytest.raises(ValueError, match="wanted floating-point values"):

@@ -226,6 +226,13 @@ def test_bad_input(tools, tmp_path, options, answer):
     assert not tools.asked
 
 
+def test_a_folder_that_takes_no_files(tools):
+    """Before anything that takes long."""
+    assert refused("icebreaker", "/proc/a", **ONE) == (
+        "/proc/a can't be written: no file can be made in /proc (No such file or directory)")
+    assert not tools.asked
+
+
 def test_other_families_are_refused(tools, tmp_path):
     said = refused("amaranth_boards.arty_a7:ArtyA7_35Platform", tmp_path / "a")
     assert said.startswith("ArtyA7_35Platform is of none of the families that bitstreams are built for: ecp5, ice40, gowin")

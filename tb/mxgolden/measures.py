@@ -21,11 +21,11 @@ def sqnr(reference, approximation, axis=None) -> np.ndarray | float:
     Infinite where nothing is lost (also of zeros), and of a value that is not finite NaN.
     """
     reference, approximation = _pair(reference, approximation)
-    x = reference.astype(np.float64)
-    signal = np.square(x).sum(axis=axis)
-    with np.errstate(invalid="ignore"):
-        noise = np.square(x - approximation).sum(axis=axis)
+    # Infinities, and NaNs that signal: the cast warns of them too.
     with np.errstate(divide="ignore", invalid="ignore"):
+        x = reference.astype(np.float64)
+        signal = np.square(x).sum(axis=axis)
+        noise = np.square(x - approximation).sum(axis=axis)
         return np.where(noise == 0, np.inf, 10 * np.log10(signal / noise))[()]
 
 

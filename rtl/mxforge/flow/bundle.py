@@ -194,9 +194,9 @@ def check_target(directory, module, force=False, paths=()):
     for path in (directory, *directory.parents):
         if path.exists() and not path.is_dir():
             raise MxforgeError(f"{path} is a file; -o must be a directory")
+    check_folder(directory)
     # It is made under another name beside its own.
     check_folder(directory.absolute().parent)
-    check_folder(directory)
     if not directory.exists():
         return
     if not any(directory.iterdir()):

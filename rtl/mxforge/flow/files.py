@@ -1,6 +1,7 @@
 """Files that a user names: read or refused in one line, written whole or not at all."""
 import contextlib
 import os
+import tempfile
 import tokenize
 import zipfile
 import zlib
@@ -25,8 +26,7 @@ def check_output(path):
         raise MxforgeError(f"{path} can't be written: there is no directory {path.parent}")
     if path.is_dir():
         raise MxforgeError(f"{path} is a directory; it must be a file")
-    if not os.access(folder, os.W_OK | os.X_OK):
-        raise MxforgeError(f"{path} can't be written: {path.parent} is read-only")
+    _check_takes_files(folder, path)
 
 
 def check_folder(path):
@@ -36,9 +36,16 @@ def check_folder(path):
         if there.exists():
             if not there.is_dir():
                 raise MxforgeError(f"{there} is a file; {path} must be a directory")
-            if not os.access(there, os.W_OK | os.X_OK):
-                raise MxforgeError(f"{path} can't be written: {there} is read-only")
+            _check_takes_files(there, path)
             return
+
+
+def _check_takes_files(folder, path):
+    """By making one: what the permissions say isn't all, not of /proc nor to root."""
+    try:
+        tempfile.TemporaryFile(dir=folder).close()
+    except OSError as error:
+        raise MxforgeError(f"{path} can't be written: no file can be made in {folder} ({error.strerror})") from None
 
 
 @contextlib.contextmanager
