@@ -25,7 +25,7 @@ def kinds(answer, side="mx"):
 @pytest.mark.parametrize(("text", "bits"), [
     ("1.5", 0x3FC00000), ("-0", 0x80000000), ("0x3f800000", 0x3F800000), ("0X7FA00000", 0x7FA00000), ("-0x1.8p1", 0xC0400000),
     ("0x1p-149", 1), ("inf", 0x7F800000), ("-Infinity", 0xFF800000), ("nan", 0x7FC00000), ("3.4028235e38", 0x7F7FFFFF),
-    ("1e-60", 0), ("+.5", 0x3F000000),
+    ("1e-60", 0), ("+.5", 0x3F000000), ("\N{MINUS SIGN}1.5", 0xBFC00000), ("1.", 0x3F800000), ("+0x.8p1", 0x3F800000),
 ])
 def test_ways_to_write_a_value(text, bits):
     assert values_of(text, 1)[0][0] == bits
@@ -34,6 +34,7 @@ def test_ways_to_write_a_value(text, bits):
 def test_what_is_between_values():
     bits, typed = values_of("1, 2;3\n4\t 5,,6 ", 6)
     assert bits.view(np.float32).tolist() == [1, 2, 3, 4, 5, 6] and typed == ["1", "2", "3", "4", "5", "6"]
+    assert values_of("\ufeff[[1 2],\n (3,4)] \u200b", 4)[1] == ["1", "2", "3", "4"]
 
 
 @pytest.mark.parametrize(("text", "message", "span"), [
@@ -45,6 +46,12 @@ def test_what_is_between_values():
     ("1 2 3", "a block is 4 values; these are 3, 1 missing", None),
     ("1 2 3 4 5 6", "a block is 4 values; these are 6, 2 too many", None),
     ("", "a block is 4 values; these are 0, 4 missing", None),
+    ("1,5;2;3;4", "'1,5' between semicolons: a decimal comma must be a point", (0, 3)),
+    ("1,5\t2,5\t3,5\t4,5", "a block is 4 values; these are 8, 4 too many; a decimal comma must be a point", None),
+    ("1 2 3 1_0", "value 4, '1_0', is not a number", (6, 9)), ("0b1 2 3 4", "value 1, '0b1', is not a number", (0, 3)),
+    ("1 \N{FULLWIDTH DIGIT ONE}", "value 2, '\N{FULLWIDTH DIGIT ONE}', is not a number", (2, 3)),
+    ("0xp3", "value 1, '0xp3', is no bit pattern, which has 8 hexadecimal digits", (0, 4)),
+    ("1 . 3 4", "value 2, '.', is not a number", (2, 3)), ("e5", "value 1, 'e5', is not a number", (0, 2)),
 ])
 def test_refuses_texts(text, message, span):
     with pytest.raises(InputError) as refused:
@@ -73,7 +80,17 @@ def test_what_became_of_values():
     assert kinds(special)[:4] == ["NaN", "infinity", "infinity", "flushed"]
     assert special["rows"][0]["mx"]["error"] is None and special["sqnr"]["mx"] is None
     assert special["scale"]["hex"] == "0xfe" and special["amax"]["value"] == "inf"
-    found = {kind for answer in (rounded, special, went(["nan"]), went(["1.95"], scale_rule="floor"),
+    # Neither element is beyond the largest; FP32 is too small for them. An infinity that E4M3 doesn't have saturates.
+    huge = went(["3.4028235e38", "-3.4028235e38", "1e38"])
+    assert kinds(huge)[:4] == ["beyond FP32", "beyond FP32", "rounded", "flushed"]
+    assert huge["rows"][0]["mx"]["hex"] == "0x78" and huge["rows"][0]["mx"]["value"] == "inf"
+    infinite = went(["inf", "-inf", "nan"], nan_policy="element")
+    assert kinds(infinite)[:4] == ["saturated", "saturated", "NaN", "flushed"] and infinite["rows"][1]["mx"]["hex"] == "0xfe"
+    assert kinds(went(["inf"], nan_policy="element", overflow="ieee"))[0] == "overflowed"
+    assert kinds(went(["nan", "inf"], element="e2m1")) == ["NaN", *["spoiled"] * 31]
+    assert kinds(infinite, "fp8")[:4] == ["saturated", "saturated", "NaN", "exact"]
+    assert {*kinds(went(["0"] * 32), "fp8")} == {"exact"}
+    found = {kind for answer in (rounded, huge, special, went(["nan"]), went(["1.95"], scale_rule="floor"),
                                  went(["1.95"], scale_rule="floor", overflow="ieee")) for kind in kinds(answer)}
     assert found == set(OUTCOMES)
 

@@ -21,14 +21,20 @@ OUTCOMES = {
     "exact": "the value itself",
     "rounded": "a value nearby",
     "saturated": "beyond the largest element, which it became",
-    "overflowed": "beyond the largest value: NaN or infinity",
+    "overflowed": "beyond the largest element: its code is NaN or infinity",
+    "beyond FP32": "a finite element, but more than FP32 holds with the scale",
     "flushed": "too small for this scale: it became zero",
     "infinity": "infinity, as it was",
     "NaN": "NaN, as it was",
-    "spoiled": "NaN because of another value of its block",
+    "spoiled": "NaN, as a NaN or an infinity makes of all in its block",
 }
-# A bit pattern, or a hexadecimal number as C and Python write it.
-_PATTERN, _HEX_FLOAT = re.compile(r"0x[0-9a-f]{8}", re.I), re.compile(r"[+-]?0x[0-9a-f]*\.?[0-9a-f]*p[+-]?\d+", re.I)
+# Around and between values: also the brackets of lists, and what has no width.
+_WORD = re.compile(r"[^\s,;()\[\]{}\ufeff\u200b]+")
+# A bit pattern, a hexadecimal number as C and Python write it, a decimal one.
+_PATTERN = re.compile(r"0x[0-9a-f]{8}", re.I)
+_HEX_FLOAT = re.compile(r"[+-]?0x(?=\.?[0-9a-f])[0-9a-f]*\.?[0-9a-f]*p[+-]?[0-9]+", re.I)
+_DECIMAL = re.compile(r"[+-]?((?=\.?[0-9])[0-9]*\.?[0-9]*(e[+-]?[0-9]+)?|inf(inity)?|nan)", re.I)
+_DECIMAL_COMMA = re.compile(r"[0-9],[0-9]")
 # How much of what was typed a message repeats.
 _REPEATED = 24
 
@@ -43,7 +49,10 @@ class InputError(MxforgeError):
 
 def values_of(text, count):
     """``count`` values of a text as FP32 bits, and each as it was typed. `InputError` names the first that is wrong."""
-    found = list(re.finditer(r"[^\s,;]+", text))
+    found = list(_WORD.finditer(text))
+    comma = _DECIMAL_COMMA.search(text)
+    if comma and ";" in text:
+        raise InputError("values", f"'{comma[0]}' between semicolons: a decimal comma must be a point", comma.span())
     bits = np.empty(len(found), np.uint32)
     for n, word in enumerate(found):
         try:
@@ -54,11 +63,15 @@ def values_of(text, count):
     if len(found) != count:
         missing = count - len(found)
         what = f"{missing} missing" if missing > 0 else f"{-missing} too many"
+        if comma and len(found) == 2 * count:
+            what += "; a decimal comma must be a point"
         raise InputError("values", f"a block is {count} values; these are {len(found)}, {what}")
     return bits, [word[0] for word in found]
 
 
 def _bits_of(word):
+    # Web pages and spreadsheets have the minus sign proper.
+    word = word.replace("\N{MINUS SIGN}", "-")
     if _PATTERN.fullmatch(word):
         return int(word, 16)
     if _HEX_FLOAT.fullmatch(word):
@@ -68,11 +81,10 @@ def _bits_of(word):
             number = np.finfo(np.float64).max
     elif word.lower().startswith("0x"):
         raise ValueError("is no bit pattern, which has 8 hexadecimal digits")
+    elif _DECIMAL.fullmatch(word):
+        number = float(word)
     else:
-        try:
-            number = float(word)
-        except ValueError:
-            raise ValueError("is not a number") from None
+        raise ValueError("is not a number")
     with np.errstate(over="ignore"):
         narrow = np.float32(number)
     if np.isinf(narrow) and "inf" not in word.lower():
@@ -113,7 +125,10 @@ def outcome(parameters, bits, scale, codes, values, elsewhere=0.0):
     tensor_scale, tensor_codes = mxgolden.quantize_tensor(bits, conventional, whole)
     tensor_values = mxgolden.dequantize_tensor(tensor_codes, tensor_scale, conventional).view(np.float32)
 
-    # What was cast.
+    # What the codes stand for by themselves, and what was cast to them.
+    plain, tensor_plain = (
+        mxgolden.dequantize(these, np.full(1, E8M0.bias, np.uint8), fmt, block_size=len(bits)).view(np.float32)
+        for these, fmt in ((codes, parameters.element), (tensor_codes, conventional)))
     with np.errstate(over="ignore", invalid="ignore"):
         scaled = before.astype(np.float64) / unit
         tensor_scaled = multiply(before, tensor_factor(whole, conventional)).view(np.float32)
@@ -121,8 +136,9 @@ def outcome(parameters, bits, scale, codes, values, elsewhere=0.0):
     for n in range(len(bits)):
         rows.append({
             "hex": f"0x{bits[n]:08x}", "bits": _fields(int(bits[n]), FP32), "before": shown(before[n]),
-            "mx": _side(before[n], scaled[n], after[n], int(codes[n]), element),
-            "fp8": _side(before[n], tensor_scaled[n], tensor_values[n], int(tensor_codes[n]), ELEMENTS[conventional]),
+            "mx": _side(before[n], scaled[n], plain[n], after[n], int(codes[n]), element),
+            "fp8": _side(before[n], tensor_scaled[n], tensor_plain[n], tensor_values[n], int(tensor_codes[n]),
+                         ELEMENTS[conventional]),
             "is_largest": bool(magnitudes[n] == amax),
         })
     return {
@@ -136,23 +152,31 @@ def outcome(parameters, bits, scale, codes, values, elsewhere=0.0):
     }
 
 
-def _side(before, scaled, after, code, element):
-    """What became of a value that was ``scaled``, then cast to a ``code`` of the format ``element``."""
+def _side(before, scaled, plain, after, code, element):
+    """What became of a value that was ``scaled``, then cast to a ``code`` of the format ``element``, which is ``plain`` without
+    its scale, ``after`` with it.
+    """
     x, y = float(before), float(after)
     error = abs(y - x) if np.isfinite([x, y]).all() else None
     return {
         "hex": f"0x{code:0{-(-element.width // 4)}x}", "bits": _fields(code, element), "value": shown(after),
-        "outcome": _kind(x, float(scaled), y, element.max_value), "is_subnormal": _is_subnormal(code, element),
+        "outcome": _kind(x, float(scaled), float(plain), y, element.max_value), "is_subnormal": _is_subnormal(code, element),
         "error": None if error is None else f"{error:.3g}",
         "relative": None if error is None else f"{error / abs(x):.3g}" if error else "0",
     }
 
 
-def _kind(x, scaled, y, largest):
-    if np.isnan(y):
-        return "NaN" if np.isnan(x) else "spoiled" if np.isnan(scaled) else "overflowed"
+def _kind(x, scaled, plain, y, largest):
+    if np.isnan(x):
+        return "NaN"
+    if np.isnan(scaled):
+        return "spoiled"
+    if not np.isfinite(plain):
+        return "infinity" if np.isinf(x) and np.isinf(plain) else "overflowed"
+    if np.isinf(x):
+        return "saturated"
     if np.isinf(y):
-        return "infinity" if np.isinf(x) else "overflowed"
+        return "beyond FP32"
     if x == y:
         return "exact"
     if y == 0:
