@@ -680,7 +680,8 @@ def fpga_soak(port, baud, frames, every, seed, build_dir):
 
 
 @cli.command()
-@click.option("--port", metavar="N", type=click.IntRange(0, 65535), default=0, help="Of the address; 0: any that is free.  [0]")
+@click.option("--port", metavar="N", type=click.IntRange(0, 65535),
+              help="Of the address; 0: any that is free.  [8032 if that is free, or any]")
 @click.option("--no-browser", is_flag=True, help="Only tell the address.")
 @_build_dir
 def view(port, no_browser, build_dir):
@@ -688,6 +689,7 @@ def view(port, no_browser, build_dir):
 
     The page is for this machine only, and ends with Ctrl-C. The hardware is a virtual board's, built when first asked for.
     """
+    import threading
     import webbrowser
 
     with _extra("fpga", "mxforge view"):
@@ -696,7 +698,8 @@ def view(port, no_browser, build_dir):
     with view.Server(build_dir, port) as server:
         click.echo(server.address)
         if not no_browser:
-            webbrowser.open(server.address)
+            # One in the terminal returns when it ends.
+            threading.Thread(target=webbrowser.open, args=(server.address,), daemon=True).start()
         server.serve_forever()
 
 

@@ -60,7 +60,8 @@ class DualQuantizer(Unit):
         element: str = parameters.choice("e4m3", ELEMENTS, "Element format.")
         block_size: int = parameters.integer(32, 2, 64, "Values under one scale: rows and columns of a tile.", power_of_two=True)
         scale_rule: str = parameters.choice("rceil", SCALE_RULES, "How the scale follows from the largest magnitude.")
-        nan_policy: str = parameters.choice("block", ("block", "element"), "What a NaN or Inf spoils: its blocks, or itself.")
+        nan_policy: str = parameters.choice(
+            "block", ("block", "element"), "A NaN or Inf makes its blocks NaN; or NaN stays alone, Inf takes the largest scale.")
         rounding: str = parameters.choice("rne", ("rne", "stochastic"), "To nearest even, or by random numbers.")
         overflow: str = parameters.choice("saturate", ("saturate", "ieee"), "What a value above the largest element becomes.")
 

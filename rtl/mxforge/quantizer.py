@@ -88,7 +88,8 @@ class Quantizer(Unit):
         block_size: int = parameters.integer(32, 2, 256, "Values under one scale.", power_of_two=True)
         lanes: int = parameters.integer(32, 1, 256, "Values a cycle.", power_of_two=True)
         scale_rule: str = parameters.choice("rceil", SCALE_RULES, "How the scale follows from the largest magnitude.")
-        nan_policy: str = parameters.choice("block", ("block", "element"), "What a NaN or Inf spoils: its block, or itself.")
+        nan_policy: str = parameters.choice(
+            "block", ("block", "element"), "A NaN or Inf makes its block NaN; or NaN stays alone, Inf takes the largest scale.")
         rounding: str = parameters.choice("rne", ("rne", "stochastic"), "To nearest even, or by random numbers.")
         overflow: str = parameters.choice("saturate", ("saturate", "ieee"), "What a value above the largest element becomes.")
 

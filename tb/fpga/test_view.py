@@ -31,7 +31,7 @@ JSON = "application/json"
 
 @contextlib.contextmanager
 def serving(build_dir):
-    with Server(build_dir) as server:
+    with Server(build_dir, 0) as server:
         thread = threading.Thread(target=server.serve_forever, args=(0.05,))
         thread.start()
         try:
@@ -59,8 +59,11 @@ class Golden:
         self.is_closed = False
         self.made.append(self)
 
-    def is_started(self, seconds):
+    def is_started(self, seconds=0):
         return not self.is_slow
+
+    def is_wanted(self):
+        return not self.is_closed
 
     def play(self, inputs):
         if self.trouble:
@@ -135,11 +138,30 @@ def test_assets(quick, path, kind):
     ("POST", "/run", "[" * 60_000, {"Content-Type": JSON}, 400, "the body must be a JSON object"),
     ("POST", "/run", " " * 70_000, {"Content-Type": JSON}, 413, "the body must be of 65536 bytes or less"),
     ("POST", "/run", "{}", {"Content-Type": JSON, "Content-Length": "-1"}, 411, "the body's length must be given"),
+    ("POST", "/run", "{}", {"Content-Type": JSON, "Content-Length": "9" * 5000}, 413, "the body must be of 65536 bytes or less"),
+    ("PUT", "/run", "{}", {"Content-Type": JSON}, 501, "Unsupported method ('PUT')"),
 ])
 def test_refuses_requests(quick, method, path, body, headers, status, message):
-    got, answer, _ = asked(quick, method, path, body, **headers)
+    got, answer, sent = asked(quick, method, path, body, **headers)
     said = json.loads(answer)
     assert (got, set(said)) == (status, {"field", "message"}) and message in said["message"] and "\n" not in said["message"]
+    assert "Content-Security-Policy" in sent
+
+
+def test_a_head_has_no_body(quick):
+    assert asked(quick, "HEAD", "/")[:2] == (501, b"")
+
+
+def test_the_port_of_http(monkeypatch):
+    """Which browsers leave out of what they ask."""
+    told = []
+    handler = object.__new__(view._Handler)
+    handler.server = type("Server", (), {"server_port": 80})
+    monkeypatch.setattr(handler, "_refuse", lambda *refusal: told.append(refusal), raising=False)
+    for host, origin in ("localhost", "http://localhost"), ("127.0.0.1", None), ("localhost:8032", None), ("localhost", "http://a.b"):
+        handler.headers = {"Host": host, "Origin": origin}
+        told.append(handler._is_from_here())
+    assert told[:2] == [True, True] and told[3] is told[5] is False and "this is 127.0.0.1," in told[2][2]
 
 
 @pytest.mark.parametrize(("change", "field", "message"), [
@@ -147,13 +169,13 @@ def test_refuses_requests(quick, method, path, body, headers, status, message):
     ({"values": "1 2 abc"}, "values", "value 3, 'abc', is not a number"),
     ({"values": 7}, "values", "values must be a text"),
     ({"parameters": {"element": "e9m9"}}, "element", "element must be one of e4m3, e5m2, e3m2, e2m3, e2m1, mxint8, not 'e9m9'"),
-    ({"parameters": {"element": "e2m1", "nan_policy": "element"}}, "nan_policy", "nan_policy must be block for e2m1"),
-    ({"parameters": {"scale_rule": 3}}, "scale_rule", "scale_rule must be a name, not 3"),
+    ({"parameters": {"element": "e2m1", "nan_policy": "element"}}, "nan_policy", "NaN policy must be block for e2m1"),
+    ({"parameters": {"scale_rule": 3}}, "scale_rule", "scale rule must be a name, not 3"),
     ({"parameters": {"lanes": 1}}, "parameters",
      "parameters must be a choice of element, scale_rule, nan_policy, rounding, overflow, by name"),
     ({"parameters": None}, "parameters", "parameters must be"),
-    ({"seed": -1}, "seed", "the seed must be a number from 0 to 4294967295, not -1"),
-    ({"seed": True}, "seed", "the seed must be a number"),
+    ({"seed": -1}, "seed", "the seed must be a whole number from 0 to 4294967295, not -1"),
+    ({"seed": None}, "seed", "the seed must be a whole number from 0 to 4294967295"), ({"seed": True}, "seed", "not True"),
     ({"elsewhere": "-3"}, "elsewhere", "the largest magnitude elsewhere must be a finite number, 0 or more, not '-3'"),
     ({"elsewhere": "inf"}, "elsewhere", "must be a finite number"),
     ({"elsewhere": "many"}, "elsewhere", "must be a finite number"),
@@ -250,6 +272,81 @@ def test_a_board_that_makes_room(sim_build):
     hardware.close()
 
 
+def test_boards_for_more_than_run_at_a_time(tmp_path, monkeypatch):
+    """All who wait for one get it; what nobody waits for any more isn't built."""
+    begun = []
+
+    class Slow:
+        def __init__(self, build_dir, design, waves):
+            begun.append(design.units["quantize"]["scale_rule"])
+            self.port = None
+
+        def __enter__(self):
+            time.sleep(0.2)
+            return self
+
+        def __exit__(self, *_):
+            pass
+
+    monkeypatch.setattr(view, "VirtualBoard", Slow)
+    monkeypatch.setattr(view, "Board", lambda port, baud: contextlib.nullcontext())
+    monkeypatch.setattr(view, "_PATIENCE", 0.5)
+    hardware = view.Hardware(tmp_path)
+    rules = CHOICES["scale_rule"].metadata["options"]
+    assert len(rules) > view._BOARDS
+    waiting = {parameters_of({"scale_rule": rule}) for rule in rules}
+    end = time.monotonic() + 30
+    while waiting:
+        assert time.monotonic() < end
+        waiting -= {p for p in [*waiting] if hardware.machine(p).is_started()}
+        time.sleep(0.05)
+    # One may have been evicted between its start and its next question.
+    assert set(begun) == set(rules)
+
+    begun.clear()
+    monkeypatch.setattr(view, "_BUILDS", threading.Semaphore(1))
+    with view._BUILDS:
+        given_up = hardware.machine(parameters_of({"element": "e5m2", "scale_rule": "floor"}))
+        time.sleep(0.8)
+        wanted = hardware.machine(parameters_of({"element": "e5m2", "scale_rule": "ceil"}))
+    assert wanted.is_started(10) and begun == ["ceil"] and not given_up.is_started()
+    again = hardware.machine(given_up.parameters)
+    assert again is not given_up and again.is_started(10)
+    hardware.close()
+
+
+def test_each_option_is_explained():
+    assert {name: set(field.metadata["options"]) for name, field in CHOICES.items()} == {
+        name: set(meanings) for name, meanings in view._MEANINGS.items()}
+
+
+def test_its_usual_port(tmp_path, golden):
+    """Or any, if that is taken."""
+    with contextlib.ExitStack() as stack:
+        first, second = (stack.enter_context(Server(tmp_path)) for _ in range(2))
+        assert first.server_port != second.server_port and second.server_port != view.PORT
+
+
+def test_the_browser_may_take_its_time(sim_build, tmp_path):
+    """One in the terminal returns only when it is left, and the page is there."""
+    (tmp_path / "browser").write_text(f"#!{sys.executable}\nimport os, sys, time, urllib.request\nparent = os.getppid()\n"
+                                      f"page = urllib.request.urlopen(sys.argv[1], timeout=20).read()\n"
+                                      f"open({str(tmp_path / 'page')!r}, 'wb').write(page)\n"
+                                      "while os.getppid() == parent:\n    time.sleep(0.05)\n")
+    (tmp_path / "browser").chmod(0o755)
+    code = "from mxforge.cli import main; raise SystemExit(main(['view', '--port', '0']))"
+    environment = os.environ | {"PYTHONPATH": os.pathsep.join(sys.path), "MXFORGE_BUILD_DIR": str(sim_build),
+                                "BROWSER": f"{tmp_path / 'browser'} %s"}
+    with subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, env=environment) as child:
+        end = time.monotonic() + 30
+        while not (tmp_path / "page").exists() or b"</html>" not in (tmp_path / "page").read_bytes():
+            assert time.monotonic() < end
+            time.sleep(0.05)
+        child.send_signal(signal.SIGINT)
+        child.communicate(timeout=20)
+    assert child.returncode == 130
+
+
 def test_a_board_that_cant_be_built(sim_build, monkeypatch):
     def broken(*_, **__):
         raise verilator.ToolError("verilator failed")
@@ -276,9 +373,10 @@ def test_real_blocks(quick, tmp_path, monkeypatch):
     assert np.float32(answer["amax"]) == np.abs(values).max()
     for tensor, index, field, message in (
             ("other", 0, "tensor", "there is no tensor 'other'"), ([], 0, "tensor", "there is no tensor []"),
-            ("layer", 12, "index", "0 to 11, not 12"), ("layer", None, "index", "0 to 11, not None")):
+            ("layer", 12, "index", "the block must be a whole number from 0 to 11, not 12"),
+            ("layer", None, "index", "the block must be a whole number from 0 to 11")):
         status, answer = posted(quick, "/block", tensor=tensor, index=index)
-        assert (status, answer["field"]) == (400, field) and message in answer["message"]
+        assert (status, answer["field"]) == (400, field) and answer["message"].startswith(message)
 
 
 def test_refuses_a_port_that_is_taken(quick, refused):
@@ -372,6 +470,12 @@ class Page:
             chain.key_up(held)
         chain.perform()
 
+    def swipe(self, start, x=0, y=0):
+        """A finger from ``start``, by so much."""
+        for kind, share in (("touchStart", 0), *(("touchMove", n / 10) for n in range(1, 11)), ("touchEnd", None)):
+            points = [] if share is None else [{"x": start[0] + x * share, "y": start[1] + y * share}]
+            self.driver.execute_cdp_cmd("Input.dispatchTouchEvent", {"type": kind, "touchPoints": points})
+
     def focused(self):
         return self.js("const on = document.activeElement; return on.id || on.getAttribute('aria-label') || on.textContent")
 
@@ -425,6 +529,93 @@ def test_a_bad_value_is_told_beside_it(page):
     assert page.text("values-error") == "" and not values.get_attribute("aria-invalid")
 
 
+def test_a_bad_value_takes_no_focus(page):
+    """Of who draws another value, or chooses."""
+    from selenium.webdriver.common.keys import Keys
+
+    page.open()
+    page.is_done()
+    page.js("const v = document.getElementById('values'); v.value = v.value.replace(/[^,]+$/, ' abc');")
+    page.js("document.querySelector('.bar').focus()")
+    page.press(Keys.ARROW_UP)
+    page.refusals = 1
+    page.until("document.getElementById('values-error').innerText")
+    assert page.focused() == "Value 1"
+    page.press("0", Keys.END)
+    texts = page.js("return document.getElementById('values').value").split(", ")
+    assert texts[0] == "5" and texts[-1] == "abc"
+    page.until("document.getElementById('values-error').innerText")
+    assert page.driver.get_log("browser")
+    page.refusals = 0
+
+
+def test_a_paste_that_is_too_long(page):
+    page.open()
+    page.is_done()
+    page.js("document.getElementById('values').value = '1.25 '.repeat(16000)")
+    page.driver.find_element("id", "run").click()
+    assert page.text("values-error") == "a block is 32 values, and not 16,000 in as many as 80,000 characters"
+    assert page.focused() == "values"
+
+
+def test_what_is_changed_is_not_yet_run(page):
+    """What was run before is told from it."""
+    page.open("rounding=stochastic")
+    page.is_done()
+    for field in "elsewhere", "seed", "values":
+        page.driver.find_element("id", field).send_keys("1")
+        assert page.text("status") == "Changed. Run shows what becomes of it."
+        assert page.js("return getComputedStyle(document.getElementById('verdict')).visibility === 'hidden' || "
+                       "document.getElementById('result').classList.contains('stale')")
+        page.until("getComputedStyle(document.getElementById('stale')).visibility === 'visible' && "
+                   "getComputedStyle(document.getElementById('verdict')).visibility === 'hidden'")
+        page.driver.find_element("id", "run").click()
+        page.is_done()
+        assert page.js("return getComputedStyle(document.getElementById('stale')).visibility") == "hidden"
+
+
+def test_what_is_lost_is_shown_as_lost(page):
+    """In the plot, and in the words for it; not what was no number."""
+    page.open(f"values=inf+nan+{'+'.join(['1'] * 30)}")
+    page.is_done()
+    assert page.js("return document.querySelectorAll('#plot circle').length") == 31
+    assert page.js("return document.getElementById('plot').getAttribute('aria-label')").startswith(
+        "Relative errors: MX 32 not finite; conventional FP8 up to ")
+    assert page.js("return document.querySelectorAll('#table .left.off')[5].innerText").endswith("not finite")
+    assert page.text("words").split("\n")[::2] == ["exact", "saturated", "NaN", "spoiled"]
+
+
+def test_undo(browser, quick, tmp_path, monkeypatch):
+    """What a preset, a drawing or a block of weights replaced; and its tensor goes with a block."""
+    from mxforge.flow import weights
+
+    np.save(tmp_path / "layer.npy", np.random.default_rng(1).normal(size=(6, 64)).astype(np.float32))
+    monkeypatch.setattr(weights, "fetched_model", lambda build_dir: tmp_path / "layer.npy")
+    page = Page(browser, quick)
+    values = "return document.getElementById('values').value"
+    elsewhere = "return document.getElementById('elsewhere').value"
+    page.open(f"values={'+'.join(OUTLIER)}")
+    page.is_done()
+    assert page.js("return document.getElementById('undo').hidden")
+    page.driver.find_element("id", "take").click()
+    page.until("document.getElementById('taken').innerText.startsWith('Taken: block 0 of layer')")
+    block, amax = page.js(values), page.js(elsewhere)
+    page.js("[...document.querySelectorAll('#presets button')][2].click()")
+    assert page.js(elsewhere) == "" and page.text("taken") == "" and amax
+    assert "e-11" not in page.text("bars-height") and "0000" not in page.text("bars-height")
+    page.driver.find_element("css selector", ".bar").click()
+    drawn = page.js(values)
+    for wanted in "Tiny", block, ", ".join(OUTLIER):
+        assert page.js(values) != wanted
+        page.driver.find_element("id", "undo").click()
+        assert wanted == "Tiny" or page.js(values) == wanted
+        assert page.js(values) != drawn and page.js(elsewhere) == (amax if wanted == block else "")
+        assert bool(page.text("taken")) == (wanted == block)
+    assert page.js("return document.getElementById('undo').hidden") and page.focused() == "values"
+    page.is_done()
+    page.check()
+
+
 def test_a_block_with_an_outlier(page):
     page.open(f"values={'+'.join(OUTLIER)}&elsewhere=1e9")
     page.is_done()
@@ -466,7 +657,10 @@ def test_with_the_keyboard_only(page):
     assert page.js("return document.activeElement.getAttribute('aria-pressed')") == "true"
     page.tab_to("waves")
     page.press("n", "n")
-    assert page.text("readout").startswith("clock ") and "quantize:" in page.text("spoken")
+    assert page.text("readout").startswith("clock ") and "quantize " in page.text("spoken")
+    assert len(page.text("spoken")) < len(page.text("readout"))
+    page.press("+")
+    assert page.text("spoken").startswith("clocks ")
     before = page.js("return document.getElementById('waves').innerHTML")
     page.press("-", Keys.ARROW_RIGHT)
     assert page.js("return document.getElementById('waves').innerHTML") != before
@@ -490,6 +684,7 @@ def test_on_a_phone(page, scheme):
     def turned(width, height):
         page.driver.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", {
             "width": width, "height": height, "deviceScaleFactor": 2, "mobile": True})
+        page.driver.execute_cdp_cmd("Emulation.setTouchEmulationEnabled", {"enabled": True})
 
     turned(740, 360)
     page.driver.execute_cdp_cmd("Emulation.setEmulatedMedia", {"features": [{"name": "prefers-color-scheme", "value": scheme}]})
@@ -504,8 +699,35 @@ def test_on_a_phone(page, scheme):
                         "part => part.offsetParent && part.offsetHeight < 30).length")
         assert small == 0
         assert [pair for pair in page.js(CONTRASTS) if pair[2] < 4.5] == []
+        # A finger that scrolls draws nothing; one that goes across does.
+        values = "return document.getElementById('values').value"
+        before = page.js(values)
+        middle = ("const bars = document.getElementById('bars'); bars.scrollIntoView({block: 'center'}); "
+                  "const box = bars.getBoundingClientRect(); return [box.x + box.width / 2, box.y + box.height / 2, scrollY]")
+        *start, before_it = page.js(middle)
+        page.swipe(start, y=-200)
+        page.until("scrollY > arguments[0]", before_it + 50)
+        assert page.js(values) == before
+        page.swipe(page.js(middle)[:2], x=-100)
+        one, other = (page.js(f"return document.getElementById('values').value.split(', ')[{n}]") for n in (16, 17))
+        assert one != OUTLIER[16] and other == OUTLIER[17]
+        page.is_done()
     finally:
         page.driver.execute_cdp_cmd("Emulation.clearDeviceMetricsOverride", {})
+        page.driver.execute_cdp_cmd("Emulation.setTouchEmulationEnabled", {"enabled": False})
+        page.driver.execute_cdp_cmd("Emulation.setEmulatedMedia", {"features": []})
+
+
+def test_bars_without_colours(page):
+    """Where the system has its own for all, the bars still show."""
+    page.driver.execute_cdp_cmd("Emulation.setEmulatedMedia", {"features": [{"name": "forced-colors", "value": "active"}]})
+    try:
+        page.open()
+        page.is_done()
+        fill, behind = page.js("return ['.bar span', '#bars'].map("
+                               "name => getComputedStyle(document.querySelector(name)).backgroundColor)")
+        assert fill != behind
+    finally:
         page.driver.execute_cdp_cmd("Emulation.setEmulatedMedia", {"features": []})
 
 

@@ -6,8 +6,10 @@ import json
 import sys
 import tempfile
 import threading
+import time
 from collections import OrderedDict
 from dataclasses import asdict, fields
+from http import HTTPStatus
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from importlib import resources
 from pathlib import Path
@@ -18,6 +20,7 @@ import numpy as np
 from mxbench import verilator
 
 from ..errors import MxforgeError, install
+from ..formats import ELEMENTS
 from ..quantizer import Quantizer
 from .design import Design
 from .host import Board
@@ -26,14 +29,43 @@ from .protocol import BAUDS, Command
 from .virtual import VirtualBoard
 from .waves import waves
 
-__all__ = ["CHOICES", "Hardware", "Server", "design_of", "parameters_of"]
+__all__ = ["CHOICES", "PORT", "Hardware", "Server", "design_of", "parameters_of"]
 
 # Few lanes, so that a block takes several beats to look at.
 _LANES = 4
 # What may be chosen: all that a quantizer of FP32 lets choose by name.
 CHOICES = {f.name: f for f in fields(Quantizer.Parameters) if "options" in f.metadata and f.name != "source"}
+# What each option means, to who meets it on the page.
+_MEANINGS = {
+    "element": {name: f"{fmt.width} bits, up to {shown(fmt.max_value)}" for name, fmt in ELEMENTS.items()},
+    "scale_rule": {
+        "rceil": "The smallest power of two under which the largest element is not exceeded, as NVIDIA's software has it.",
+        "floor": "The rule of OCP MX v1.0: from the exponent of the largest magnitude alone; what is then too large saturates.",
+        "ceil": "As floor, from the next power of two where the largest magnitude is none itself.",
+        "even": "As floor, from the largest magnitude rounded to the bits of an element.",
+        "floor_plus_1": "Twice that of floor: a binade of headroom.",
+        "unit": "Brings all elements within -1 to 1, and wastes those above.",
+    },
+    "nan_policy": {
+        "block": "A NaN or an infinity makes its whole block NaN, as in torchao.",
+        "element": "A NaN is one element's. An infinity takes the largest scale, which leaves little of the others: Transformer "
+                   "Engine's way.",
+    },
+    "rounding": {
+        "rne": "To the nearest; of two as near, to the one with the even code.",
+        "stochastic": "Up or down by chance, more likely to the nearer.",
+    },
+    "overflow": {
+        "saturate": "Beyond the largest element: that one, also for an infinity.",
+        "ieee": "Beyond the largest element: infinity, or NaN where the format has none (E4M3).",
+    },
+}
+# Where the page is, if nobody says otherwise and it is free: its links last longer than the server.
+PORT = 8032
 # Boards that run at a time; runs whose waves may still be asked for.
 _BOARDS, _RUNS = 4, 16
+# Seconds after which nobody waits any more for a board whose build hasn't begun.
+_PATIENCE = 5
 # Builds at a time.
 _BUILDS = threading.Semaphore(2)
 _TROUBLES = MxforgeError, verilator.ToolError, OSError
@@ -59,7 +91,12 @@ def parameters_of(chosen):
         return Quantizer.Parameters(lanes=_LANES, **chosen)
     except (TypeError, ValueError) as error:
         named = next((name for name in CHOICES if str(error).startswith(f"{name} ")), "parameters")
-        raise InputError(named, str(error)) from None
+        raise InputError(named, str(error).replace(named, _title(named), 1)) from None
+
+
+def _title(name):
+    """What the page calls a parameter."""
+    return name.replace("_", " ").replace("nan", "NaN")
 
 
 def design_of(p):
@@ -79,11 +116,16 @@ class _Machine:
         self._lock = threading.Lock()
         self._started = threading.Event()
         self._is_closed = False
+        self._asked = time.monotonic()
         threading.Thread(target=self._start, daemon=True).start()
 
     def _start(self):
         try:
             with _BUILDS, contextlib.ExitStack() as stack:
+                with self._lock:
+                    self._is_closed |= time.monotonic() - self._asked > _PATIENCE
+                    if self._is_closed:
+                        return
                 self._virtual = stack.enter_context(VirtualBoard(self._build_dir, design_of(self.parameters), waves=True))
                 # Any rate will do.
                 self._board = stack.enter_context(Board(self._virtual.port, baud=BAUDS[-1]))
@@ -98,6 +140,11 @@ class _Machine:
     def is_started(self, seconds=0.0):
         """Whether it runs, or never will (``error``), within so many seconds."""
         return self._started.wait(seconds)
+
+    def is_wanted(self):
+        """Whether it may still be had; its build waits its turn only while this is asked."""
+        self._asked = time.monotonic()
+        return not self._is_closed
 
     def play(self, inputs):
         """``(scale, codes, values, vcd)`` of a block of payload fields, and what is needed to draw the last."""
@@ -133,11 +180,13 @@ class Hardware:
     def machine(self, parameters):
         """Builds and starts in the background where it doesn't run yet."""
         with self._lock:
-            if parameters not in self._machines:
-                self._machines[parameters] = _Machine(self._build_dir, parameters)
-            self._machines.move_to_end(parameters)
-            old = [self._machines.popitem(last=False)[1] for _ in range(len(self._machines) - _BOARDS)]
-            machine = self._machines[parameters]
+            machine = self._machines.pop(parameters, None)
+            if machine is None or not machine.is_wanted():
+                machine = _Machine(self._build_dir, parameters)
+            self._machines[parameters] = machine
+            # Who waits for a board would start it anew.
+            running = [one for one in self._machines.values() if one.is_started()]
+            old = [self._machines.pop(one.parameters) for one in running[:-_BOARDS]]
         for one in old:
             one.close()
         return machine
@@ -202,7 +251,7 @@ class _Weights:
         tensor = tensors[name]
         blocks = tensor.size // block_size
         if not _is_integer(index) or not 0 <= index < blocks:
-            raise InputError("index", f"the block must be 0 to {blocks - 1}, not {index!r}")
+            raise InputError("index", f"the block must be a whole number from 0 to {blocks - 1}{_but(index)}")
         row, column = divmod(index * block_size, tensor.width)
         if name not in self._amaxes:
             self._amaxes[name] = np.abs(tensor.fp32()).max()
@@ -211,6 +260,11 @@ class _Weights:
 
 def _is_integer(value):
     return isinstance(value, int) and not isinstance(value, bool)
+
+
+def _but(value):
+    """What was given, if it was."""
+    return "" if value is None else f", not {value!r}"
 
 
 def _presets(count):
@@ -241,8 +295,8 @@ class _Answers:
         size = self.default.block_size
         tensors, why = self._weights.tensors(size)
         return 200, {
-            "choices": [{"name": name, "help": f.metadata["help"], "options": f.metadata["options"], "default": f.default}
-                        for name, f in CHOICES.items()],
+            "choices": [{"name": name, "title": _title(name), "options": f.metadata["options"], "meanings": _MEANINGS[name],
+                         "default": f.default} for name, f in CHOICES.items()],
             "block_size": size, "presets": _presets(size), "outcomes": OUTCOMES,
             "tensors": [{"name": name, "blocks": tensor.size // size} for name, tensor in tensors.items()], "no_tensors": why,
         }
@@ -258,7 +312,7 @@ class _Answers:
             raise InputError("parameters", f"parameters must be a choice of {', '.join(CHOICES)}, by name")
         p = parameters_of(parameters)
         if not _is_integer(seed) or not 0 <= seed < 1 << 32:
-            raise InputError("seed", f"the seed must be a number from 0 to {(1 << 32) - 1}, not {seed!r}")
+            raise InputError("seed", f"the seed must be a whole number from 0 to {(1 << 32) - 1}{_but(seed)}")
         bits, typed = values_of(values, p.block_size)
         rest = _magnitude(elsewhere)
         machine = self.hardware.machine(p)
@@ -322,17 +376,19 @@ class _Handler(BaseHTTPRequestHandler):
         if not self._is_from_here():
             return
         name = self.path.removeprefix("/")
+        length = self.headers["Content-Length"] or ""
         if name not in ("run", "block", "waves"):
             self._refuse(404, "path", "there is no such page")
         elif self.headers.get_content_type() != "application/json":
             self._refuse(415, "body", "the body must be JSON, and say so")
-        elif not (self.headers["Content-Length"] or "").isdecimal():
+        elif not length.isdecimal():
             self._refuse(411, "body", "the body's length must be given")
-        elif int(self.headers["Content-Length"]) > _LONGEST:
+        # Python makes no numbers of thousands of digits.
+        elif len(length) > 9 or int(length) > _LONGEST:
             self._refuse(413, "body", f"the body must be of {_LONGEST} bytes or less")
         else:
             try:
-                asked = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
+                asked = json.loads(self.rfile.read(int(length)))
             except (ValueError, RecursionError):
                 asked = None
             if isinstance(asked, dict):
@@ -340,9 +396,16 @@ class _Handler(BaseHTTPRequestHandler):
             else:
                 self._refuse(400, "body", "the body must be a JSON object")
 
+    def send_error(self, code, message=None, explain=None):
+        """Of requests that never come to a method here."""
+        self.close_connection = True
+        self._refuse(code, "request", message or HTTPStatus(code).phrase)
+
     def _is_from_here(self):
         """Whether a page of this server asks: not one of another site whose name leads here, or that sends what it can't read."""
-        hosts = [f"{name}:{self.server.server_port}" for name in ("127.0.0.1", "localhost")]
+        port = self.server.server_port
+        # That of HTTP isn't said.
+        hosts = [name if port == 80 else f"{name}:{port}" for name in ("127.0.0.1", "localhost")]
         origin = self.headers["Origin"]
         if self.headers["Host"] in hosts and (origin is None or origin in [f"http://{host}" for host in hosts]):
             return True
@@ -376,24 +439,31 @@ class _Handler(BaseHTTPRequestHandler):
             for name, value in (_HEADERS | {"Content-Type": kind, "Content-Length": len(content)}).items():
                 self.send_header(name, str(value))
             self.end_headers()
-            self.wfile.write(content)
+            if self.command != "HEAD":
+                self.wfile.write(content)
 
 
 class Server(ThreadingHTTPServer):
-    """The page's server, on the loopback only, at ``port`` (0: any that is free); its boards end with `server_close`.
+    """The page's server, on the loopback only, at ``port`` (0: any that is free; None: `PORT` if that is); its boards end with
+    `server_close`.
 
     ``MxforgeError`` if the port can't be used, :class:`mxbench.verilator.ToolError` if hardware can't be built here.
     """
     daemon_threads = True
 
-    def __init__(self, build_dir, port=0):
+    def __init__(self, build_dir, port=None):
         verilator.find()
         verilator.require_compiler()
         self.answers = None
-        try:
-            super().__init__(("127.0.0.1", port), _Handler)
-        except OSError as error:
-            raise MxforgeError(f"port {port} can't be used: {error.strerror}; --port names another, 0 any that is free") from error
+        for tried in (PORT, 0) if port is None else (port,):
+            try:
+                super().__init__(("127.0.0.1", tried), _Handler)
+                break
+            except OSError as error:
+                trouble = error
+        else:
+            raise MxforgeError(f"port {tried} can't be used: {trouble.strerror}; --port names another, 0 any that is "
+                               "free") from trouble
         self.answers = _Answers(build_dir)
 
     def server_bind(self):

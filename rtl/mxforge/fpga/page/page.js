@@ -38,7 +38,7 @@ let latest = 0;
 let timer;
 
 const choice = name => byId(`choice-${name}`);
-const words = () => byId("values").value.split(/[\s,;]+/).filter(word => word);
+const words = () => byId("values").value.split(/[\s,;()[\]{}\ufeff\u200b]+/).filter(word => word);
 
 function parameters() {
   return Object.fromEntries(facts.choices.map(({ name }) => [name, choice(name).value]));
@@ -46,19 +46,19 @@ function parameters() {
 
 // As the server reads them; NaN for what it wouldn't take.
 function numberOf(word) {
-  const lower = word.toLowerCase();
+  const lower = word.toLowerCase().replaceAll("\u2212", "-");
   if (/^0x[0-9a-f]{8}$/.test(lower)) {
     const view = new DataView(new ArrayBuffer(4));
     view.setUint32(0, parseInt(lower, 16));
     return view.getFloat32(0);
   }
-  const hex = /^([+-]?)0x([0-9a-f]*)\.?([0-9a-f]*)p([+-]?\d+)$/.exec(lower);
+  const hex = /^([+-]?)0x(?=\.?[0-9a-f])([0-9a-f]*)\.?([0-9a-f]*)p([+-]?\d+)$/.exec(lower);
   if (hex) {
     const [, sign, whole, part, exponent] = hex;
     return (sign === "-" ? -1 : 1) * parseInt(whole + part, 16) * 2 ** (exponent - 4 * part.length);
   }
   if (/^[+-]?inf(inity)?$/.test(lower)) return lower.startsWith("-") ? -Infinity : Infinity;
-  return /^0x/.test(lower) ? NaN : Number(word);
+  return /^[+-]?(?=\.?\d)\d*\.?\d*(e[+-]?\d+)?$/.test(lower) ? Number(lower) : NaN;
 }
 
 function setValues(texts) {
@@ -66,7 +66,41 @@ function setValues(texts) {
   showBars();
 }
 
-function showError(field, message, span) {
+// What was replaced by a preset, a drawing or a block of weights, oldest first; the block of weights that was taken last.
+const past = [];
+let taken = null;
+
+function keep() {
+  past.push({ values: byId("values").value, elsewhere: byId("elsewhere").value, taken });
+  if (past.length > 100) past.shift();
+  byId("undo").hidden = false;
+}
+
+function undo() {
+  const before = past.pop();
+  byId("values").value = before.values;
+  byId("elsewhere").value = before.elsewhere;
+  setTaken(before.taken);
+  showBars();
+  if (!past.length) {
+    byId("values").focus();
+    byId("undo").hidden = true;
+  }
+  run();
+}
+
+function setTaken(block) {
+  taken = block;
+  byId("taken").textContent = block
+    ? `Taken: block ${block.index} of ${block.tensor}, whose largest magnitude, ${block.amax}, counts for conventional FP8.` : "";
+}
+
+// What is shown isn't of what is asked.
+function spoil() {
+  byId("result").classList.add("stale");
+}
+
+function showError(field, message, span, isAsked = false) {
   for (const error of document.querySelectorAll(".error")) error.textContent = "";
   for (const input of document.querySelectorAll("[aria-invalid]")) input.removeAttribute("aria-invalid");
   if (!field) return;
@@ -80,7 +114,8 @@ function showError(field, message, span) {
   say("");
   if (!input) return;
   input.setAttribute("aria-invalid", "true");
-  if (field === "values") {
+  // Where the user goes on; not while another field is in use.
+  if (isAsked) {
     input.focus();
     if (span) input.setSelectionRange(...span);
   }
@@ -96,14 +131,23 @@ function soon() {
   timer = setTimeout(run, 250);
 }
 
-async function run() {
+// More than a block in any notation, and less than the server takes.
+const LONGEST = 20000;
+
+// With `isAsked` by the user, who waits for it.
+async function run({ isAsked } = {}) {
   clearTimeout(timer);
   const mine = ++latest;
   const isOld = () => mine !== latest;
   const asked = { values: byId("values").value, parameters: parameters(), elsewhere: byId("elsewhere").value };
-  if (asked.parameters.rounding === "stochastic") asked.seed = Number(byId("seed").value);
+  if (asked.parameters.rounding === "stochastic") asked.seed = byId("seed").value === "" ? null : Number(byId("seed").value);
+  spoil();
+  if (asked.values.length > LONGEST) {
+    showError("values", `a block is ${facts.block_size} values, and not ${words().length.toLocaleString("en")} in as many as `
+      + `${asked.values.length.toLocaleString("en")} characters`, null, isAsked);
+    return;
+  }
   remember(asked);
-  byId("result").classList.add("stale");
   try {
     let reply;
     while ((reply = await ask("run", asked)).status === 202) {
@@ -119,12 +163,12 @@ async function run() {
     if (!isOld()) scope.show(waves.answer);
   } catch (error) {
     if (!error.field) throw error;
-    if (!isOld()) showError(error.field, error.message, error.span);
+    if (!isOld()) showError(error.field, error.message, error.span, isAsked);
   }
 }
 
-function remember({ values, parameters, elsewhere, seed }) {
-  const state = new URLSearchParams({ values: values.split(/[\s,;]+/).filter(word => word).join(" "), ...parameters });
+function remember({ parameters, elsewhere, seed }) {
+  const state = new URLSearchParams({ values: words().join(" "), ...parameters });
   if (elsewhere) state.set("elsewhere", elsewhere);
   if (seed !== undefined) state.set("seed", seed);
   history.replaceState(null, "", `#${state}`);
@@ -138,8 +182,14 @@ function recall() {
   }
   byId("elsewhere").value = state.get("elsewhere") || "";
   byId("seed").value = state.get("seed") || "0";
-  showSeed();
+  setTaken(null);
+  showChoices();
   run();
+}
+
+function showChoices() {
+  for (const { name, meanings } of facts.choices) byId(`${name}-hint`).textContent = meanings[choice(name).value];
+  showSeed();
 }
 
 function showSeed() {
@@ -148,6 +198,8 @@ function showSeed() {
 
 // ---- Drawing
 
+// FP32 has little more.
+const LARGEST = 3.4e38;
 let height = 1;
 let current = 0;
 
@@ -156,7 +208,7 @@ function showBars() {
   const largest = Math.max(...numbers.filter(Number.isFinite).map(Math.abs), 0);
   // 1, 2 or 5 times a power of ten.
   const power = 10 ** Math.floor(Math.log10(largest || 1));
-  height = [1, 2, 5, 10].map(n => n * power).find(n => n >= largest) || 1;
+  height = Math.min([1, 2, 5, 10].map(n => Number((n * power).toPrecision(1))).find(n => n >= largest) || 1, LARGEST);
   byId("bars-height").textContent = `from -${height} to ${height}`;
   [...byId("bars").children].forEach((bar, n) => showBar(bar, n, numbers[n]));
 }
@@ -180,6 +232,7 @@ function draw(n, number) {
   texts[n] = String(Number(clamped(number, -height, height).toPrecision(3)));
   byId("values").value = texts.join(", ");
   showBar(byId("bars").children[n], n, Number(texts[n]));
+  byId("taken").textContent = "";
   soon();
 }
 
@@ -197,30 +250,61 @@ function makeBars() {
     bars.append(made("div", { class: "bar", role: "slider", tabindex: n ? -1 : 0, "aria-orientation": "vertical",
       "aria-label": `Value ${n + 1}` }, made("span")));
   }
+  let held = null;
   const drawAt = event => {
     const box = bars.getBoundingClientRect();
     const n = clamped(Math.floor((event.clientX - box.left) / box.width * facts.block_size), 0, facts.block_size - 1);
     const share = 1 - 2 * (event.clientY - box.top) / box.height;
-    draw(n, Math.round(share * 100) / 100 * height);
+    // Those that a quick move passed over, too.
+    const last = held.last ?? { n, share };
+    const steps = Math.max(Math.abs(n - last.n), 1);
+    for (let step = 1; step <= steps; step++) {
+      const between = last.share + (share - last.share) * step / steps;
+      draw(last.n + Math.sign(n - last.n) * step, Math.round(between * 100) / 100 * height);
+    }
+    held.last = { n, share };
+  };
+  // A mouse draws at once; a finger when it moves to the side or is lifted, as it may be scrolling.
+  const begin = event => {
+    held.isDrawing = true;
+    keep();
+    drawAt(event);
   };
   bars.addEventListener("pointerdown", event => {
+    if (!event.isPrimary || event.button) return;
+    held = { first: event };
+    if (event.pointerType !== "mouse") return;
     event.preventDefault();
     bars.setPointerCapture(event.pointerId);
-    drawAt(event);
+    begin(event);
   });
   bars.addEventListener("pointermove", event => {
-    if (bars.hasPointerCapture(event.pointerId)) drawAt(event);
+    if (!held || !event.isPrimary) return;
+    if (!held.isDrawing) {
+      if (Math.abs(event.clientX - held.first.clientX) < 6) return;
+      begin(held.first);
+    }
+    drawAt(event);
   });
+  bars.addEventListener("pointerup", event => {
+    if (held && event.isPrimary && !held.isDrawing) begin(event);
+    held = null;
+  });
+  bars.addEventListener("pointercancel", () => { held = null; });
   bars.addEventListener("keydown", event => {
     const number = numberOf(words()[current] || "0") || 0;
     const step = height / 50;
     const to = { ArrowUp: number + step, ArrowDown: number - step, PageUp: number + 10 * step, PageDown: number - 10 * step,
-      Home: height, End: -height, 0: 0 }[event.key];
+      Home: -height, End: height, 0: 0 }[event.key];
     const other = { ArrowLeft: current - 1, ArrowRight: current + 1 }[event.key];
     if (to === undefined && other === undefined) return;
     event.preventDefault();
-    if (to === undefined) pick(other);
-    else draw(current, to);
+    if (to === undefined) {
+      pick(other);
+      return;
+    }
+    keep();
+    draw(current, to);
   });
 }
 
@@ -263,7 +347,9 @@ function show(answer) {
     tile(`Conventional FP8, ${tensor.element.toUpperCase()}`, decibels(sqnr.fp8), meaning(sqnr.fp8), counted(counts.fp8),
       `${size("fp8")} bits a value`));
   byId("table-note").textContent = `Conventional FP8 is the golden model's, not the board's: codes, rounded to nearest even, under one `
-    + `FP32 scale, ${tensor.scale}, for a tensor whose largest magnitude is ${tensor.amax}.`;
+    + `FP32 scale, ${tensor.scale}, for a tensor whose largest finite magnitude is ${tensor.amax}.`;
+  byId("words").replaceChildren(...Object.entries(facts.outcomes).filter(([name]) => counts.mx[name] || counts.fp8[name])
+    .flatMap(([name, text]) => [made("dt", {}, name), made("dd", {}, text)]));
   showTable(answer);
   showPlot(answer);
   const told = side => counted(counts[side]) + (sqnr[side] ? `, ${decibels(sqnr[side])}` : "");
@@ -295,8 +381,8 @@ function showTable({ rows, tensor, parameters: p }) {
     for (const [side, where] of sides) {
       const { hex, bits: fields, value, error, relative, outcome, is_subnormal: isSubnormal } = row[side];
       const name = side === "mx" ? "MX" : "FP8";
-      const mark = made("span", { class: `outcome ${outcome}`, title: facts.outcomes[outcome] }, outcome);
-      const off = [error ?? "none", ...relative === null ? [] : [" ", made("small", {}, percent(relative))]];
+      const mark = made("span", { class: outcome === "exact" || outcome === "rounded" ? `outcome ${outcome}` : "outcome lost", title: facts.outcomes[outcome] }, outcome);
+      const off = [error ?? "not finite", ...relative === null ? [] : [" ", made("small", {}, percent(relative))]];
       line.append(
         cell(`${where} code`, name, bits(fields), ...side === "mx" ? [" ", made("small", {}, hex)] : []),
         cell(`${where} value`, "is", value),
@@ -334,9 +420,9 @@ function showPlot({ rows }) {
   const step = (width - left) / rows.length;
   rows.forEach((row, n) => {
     for (const side of ["fp8", "mx"]) {
-      const { error, relative } = row[side];
-      const isLost = error === null && row[side].outcome !== "infinity" && row[side].outcome !== "NaN";
-      const share = isLost ? 1 : Number(relative);
+      const { error, relative, outcome } = row[side];
+      if (outcome === "infinity" || outcome === "NaN") continue;
+      const share = error === null ? 1 : Number(relative);
       const at = y(share ? clamped(Math.log10(share), low - 0.5, 0) : low - 1);
       const x = left + (n + 0.5) * step;
       const mark = side === "mx" ? drawn("circle", { class: "mx", cx: x - 1.5, cy: at, r: 3.5 })
@@ -344,8 +430,12 @@ function showPlot({ rows }) {
       svg.append(mark);
     }
   });
-  const worst = side => Math.max(...rows.map(row => Number(row[side].relative)));
-  place.setAttribute("aria-label", `Relative errors; the largest: MX ${percent(worst("mx"))}, conventional FP8 ${percent(worst("fp8"))}.`);
+  const told = side => {
+    const finite = rows.map(row => row[side].relative).filter(relative => relative !== null).map(Number);
+    const worst = finite.length ? `up to ${percent(Math.max(...finite))}` : "";
+    return [worst, finite.length < rows.length ? `${rows.length - finite.length} not finite` : ""].filter(text => text).join(", ");
+  };
+  place.setAttribute("aria-label", `Relative errors: MX ${told("mx")}; conventional FP8 ${told("fp8")}.`);
   place.replaceChildren(svg);
   place.dataset.drawn = "";
 }
@@ -359,13 +449,22 @@ class Scope {
     this.place = byId("waves");
     const moves = { ArrowLeft: () => this.pan(-0.2), ArrowRight: () => this.pan(0.2), "+": () => this.zoom(0.5), "=": () => this.zoom(0.5),
       "-": () => this.zoom(2), Home: () => this.look(0, this.data.clocks), n: () => this.step(1), p: () => this.step(-1) };
+    const speak = key => {
+      if (key === "n" || key === "p") return;
+      byId("spoken").textContent = `clocks ${Math.round(this.from)} to ${Math.round(this.to)} of ${this.data.clocks}`;
+    };
     this.place.addEventListener("keydown", event => {
       if (!this.data || event.ctrlKey || event.altKey || event.metaKey || !(event.key in moves)) return;
       event.preventDefault();
       moves[event.key]();
+      speak(event.key);
     });
     for (const [id, key] of [["zoom-in", "+"], ["zoom-out", "-"], ["left", "ArrowLeft"], ["right", "ArrowRight"]]) {
-      byId(id).addEventListener("click", () => this.data && moves[key]());
+      byId(id).addEventListener("click", () => {
+        if (!this.data) return;
+        moves[key]();
+        speak(key);
+      });
     }
     this.place.addEventListener("wheel", event => {
       if (!this.data || !(event.ctrlKey || document.activeElement === this.place)) return;
@@ -448,7 +547,9 @@ class Scope {
     const to = direction > 0 ? all.reduce((a, b) => Math.min(a, b)) : all.reduce((a, b) => Math.max(a, b));
     if (to < this.from || to > this.to) this.look(to - (this.to - this.from) / 2, to + (this.to - this.from) / 2);
     this.setCursor(to);
-    byId("spoken").textContent = byId("readout").textContent;
+    const changed = this.data.rows.flatMap(row => row.changes.filter(([clock]) => clock === to)
+      .map(([, level]) => `${row.group} ${row.name} ${level}`));
+    byId("spoken").textContent = `clock ${to}: ${changed.join("; ")}`;
   }
 
   clockAt(event) {
@@ -573,17 +674,16 @@ const hex = byte => byte.toString(16).padStart(2, "0");
 const scope = new Scope();
 
 function makeChoices() {
-  for (const { name, help, options } of facts.choices) {
-    const title = name.replace("_", " ").replace("nan", "NaN");
+  for (const { name, title, options } of facts.choices) {
     const select = made("select", { id: `choice-${name}`, "aria-describedby": `${name}-hint ${name}-error` },
       ...options.map(option => made("option", { value: option }, option)));
     select.addEventListener("change", () => {
-      showSeed();
+      showChoices();
       run();
     });
     byId("choices").append(made("div", { class: "field" },
       made("label", { for: `choice-${name}` }, title[0].toUpperCase() + title.slice(1)), select,
-      made("p", { id: `${name}-error`, class: "error", role: "alert" }), made("p", { id: `${name}-hint`, class: "hint" }, help)));
+      made("p", { id: `${name}-error`, class: "error", role: "alert" }), made("p", { id: `${name}-hint`, class: "hint" })));
   }
 }
 
@@ -591,7 +691,11 @@ function makePresets() {
   for (const [name, texts] of Object.entries(facts.presets)) {
     const button = made("button", { type: "button" }, name);
     button.addEventListener("click", () => {
+      keep();
       setValues(texts);
+      // It isn't of that tensor.
+      if (taken && byId("elsewhere").value === taken.amax) byId("elsewhere").value = "";
+      setTaken(null);
       run();
     });
     byId("presets").append(button);
@@ -610,13 +714,14 @@ function makeWeights() {
   const take = async () => {
     try {
       const { answer } = await ask("block", { tensor: tensor.value, index: index.value === "" ? null : Number(index.value) });
+      keep();
       setValues(answer.values);
       byId("elsewhere").value = answer.amax;
-      byId("taken").textContent = `Taken: block ${index.value} of ${tensor.value}, whose largest magnitude, ${answer.amax}, counts for conventional FP8.`;
+      setTaken({ tensor: tensor.value, index: index.value, amax: answer.amax });
       run();
     } catch (error) {
       if (!error.field) throw error;
-      showError(error.field, error.message);
+      showError(error.field, error.message, null, true);
     }
   };
   if (tensors.length) showRange();
@@ -648,16 +753,26 @@ async function start() {
   new ResizeObserver(() => plotted && showPlot(plotted)).observe(byId("plot"));
   byId("form").addEventListener("submit", event => {
     event.preventDefault();
-    run();
+    run({ isAsked: true });
+  });
+  byId("form").addEventListener("input", event => {
+    // A block of weights counts when it is taken; choices run at once.
+    if (event.target.closest("#weights") || event.target.tagName === "SELECT") return;
+    // An answer that is under way is of what was there.
+    latest++;
+    clearTimeout(timer);
+    spoil();
+    say("Changed. Run shows what becomes of it.");
   });
   byId("values").addEventListener("input", () => {
     showBars();
-    byId("result").classList.add("stale");
+    byId("taken").textContent = "";
   });
+  byId("undo").addEventListener("click", undo);
   byId("values").addEventListener("keydown", event => {
     if (event.key === "Enter" && (event.ctrlKey || event.metaKey)) {
       event.preventDefault();
-      run();
+      run({ isAsked: true });
     }
   });
   byId("copy").addEventListener("click", async () => {
