@@ -2,6 +2,7 @@
 import itertools
 import queue
 import struct
+import time
 
 import pytest
 import serial
@@ -10,13 +11,13 @@ from cobs import cobs
 
 from mxforge.errors import MxforgeError
 from mxforge.fpga import protocol
-from mxforge.fpga.link import Link, SilenceError
+from mxforge.fpga.link import Link, SilenceError, Traffic, _Clock
 from mxforge.fpga.protocol import Command, Status
 
 
 class Port:
     """``answer(command, tag, body)`` gives the packets, or bytes, that a request is answered with."""
-    port, baudrate = "/dev/somewhere", 9600
+    port, baudrate = "/dev/somewhere", 1_000_000
 
     def __init__(self, answer):
         self._answer = answer
@@ -122,6 +123,47 @@ def test_what_an_earlier_host_left():
 
     answers, _ = asked(after_another, BODIES[:1])
     assert answers == [BODIES[0][::-1]]
+
+
+def test_how_long_is_waited():
+    traffic = Traffic()
+    clock = _Clock(traffic)
+    # Of what came before it isn't waited for the rest.
+    traffic.received = 5
+    clock.start(0.0)
+    assert clock.left() == 0 and clock.is_over()
+    clock.start(100.0)
+    assert 0 < clock.left() <= 100
+    traffic.received = 7
+    clock.hurry()
+    assert 0 < clock.left() <= 0.25
+    # Nothing came since the complaint.
+    assert clock.is_over()
+    for _ in range(2):
+        traffic.received += 1
+        assert not clock.is_over()
+    traffic.received += 1
+    assert clock.is_over()
+
+
+def test_only_the_line_is_timed():
+    link = Link(Port(echo), patience=0.05)
+    with link:
+        started = time.perf_counter()
+        for _ in link.ask([(Command.DOT, b"a")] * 3):
+            time.sleep(0.2)
+    assert 0 < link.traffic.seconds <= time.perf_counter() - started - 3 * 0.2
+
+
+def test_a_port_that_is_gone_at_once():
+    class Gone(Port):
+        def write(self, data):
+            raise OSError(5, "Input/output error")
+
+    port = Gone(echo)
+    with pytest.raises(MxforgeError, match="the port /dev/somewhere is gone: Input/output error"):
+        Link(port)
+    assert port.is_closed
 
 
 def test_silence():

@@ -1,4 +1,5 @@
 """Requests and answers over a serial port: what a host knows of the line."""
+import errno
 import threading
 import time
 from collections import OrderedDict
@@ -20,6 +21,12 @@ __all__ = ["PATIENCE", "Link", "SilenceError", "Traffic", "opened"]
 _WINDOW = 1 << 15
 # Seconds in which nothing comes, after which what is under way is taken as lost; those after the board has complained.
 PATIENCE, _HURRY = 2.0, 0.25
+# Seconds after which a reader looks whether it is still wanted.
+_TURN = 0.05
+# So often it is waited for what may be an answer on its way: there are ports that talk by themselves.
+_LATE = 2
+# Seconds in which a port must take what a line carries in less.
+_STUCK = 5.0
 
 
 @dataclass
@@ -48,7 +55,8 @@ class Link:
     is sent again, under another tag, so that an answer that comes late is known as such. What an earlier host left on
     the line is known by coming before the answer to this one's first request, which therefore must be alone.
 
-    ``patience`` in seconds, ``tries`` of each request. ``MxforgeError`` if the port can't be opened.
+    ``patience`` in seconds, ``tries`` of each request. ``MxforgeError`` if the port can't be opened. Threads may share a link:
+    one waits while another asks.
     """
     def __init__(self, port, baud=115_200, *, patience=PATIENCE, tries=20):
         self.port = port if isinstance(port, str) else port.port
@@ -56,13 +64,21 @@ class Link:
         self._patience = patience
         self._tries = tries
         self._serial = opened(port, baud) if isinstance(port, str) else port
+        # Of a user's own port, too: what never returns can't be given up.
+        self._serial.timeout = _TURN
+        self._serial.write_timeout = _STUCK + 2 * 10 * _WINDOW / self._serial.baudrate
+        self._turn, self._asking = threading.Lock(), None
         self._tag = int(np.random.default_rng().integers(protocol.UNKNOWN_TAG))
         self._answers = SimpleQueue()
         self._is_open = True
         self._reader = threading.Thread(target=self._read, daemon=True)
         self._reader.start()
-        # Ends what an earlier host may have left unfinished.
-        self._write(b"\0")
+        try:
+            # Ends what an earlier host may have left unfinished.
+            self._write(b"\0")
+        except MxforgeError:
+            self.close()
+            raise
 
     @property
     def baud(self):
@@ -108,6 +124,8 @@ class Link:
     def _write(self, frame):
         try:
             self._serial.write(frame)
+        except serial.SerialTimeoutException as error:
+            raise SilenceError(f"the port {self.port} takes nothing more: what is behind it hangs") from error
         except (serial.SerialException, OSError) as error:
             raise MxforgeError(f"the port {self.port} is gone: {_reason(error)}") from error
         self.traffic.sent += len(frame)
@@ -115,13 +133,25 @@ class Link:
     def ask(self, requests):
         """Bodies of the answers to ``requests``, ``(command, body)`` each, in their order.
 
-        ``MxforgeError`` if the board refuses one or doesn't answer, or if the port goes away.
+        ``MxforgeError`` if the board refuses one or doesn't answer, if the port goes away, or if this thread asks already. It is
+        over when the last answer was taken, or when the iterator is closed.
         """
-        started = time.perf_counter()
-        requests = enumerate(requests)
+        me = threading.get_ident()
+        if self._asking == me:
+            raise MxforgeError(f"the board at {self.port} is being asked already: take all answers, then ask again")
+        with self._turn:
+            self._asking = me
+            try:
+                yield from self._ask(enumerate(requests))
+            finally:
+                self._asking = None
+
+    def _ask(self, requests):
         waiting, done, given, under_way, is_over = OrderedDict(), {}, 0, 0, False
-        deadline, heard = time.monotonic() + self._patience, -1
+        clock = _Clock(self.traffic)
+        started = time.perf_counter()
         try:
+            clock.start(self._patience)
             while True:
                 while not is_over and under_way < _WINDOW:
                     following = next(requests, None)
@@ -131,24 +161,24 @@ class Link:
                         self._send(waiting, number, request, 1)
                         under_way += _size(request)
                 while given in done:
+                    self.traffic.seconds += time.perf_counter() - started
                     yield done.pop(given)
+                    started = time.perf_counter()
                     given += 1
                 if not waiting:
                     if is_over:
                         return
                     continue
                 try:
-                    answer = self._answers.get(timeout=max(0.0, deadline - time.monotonic()))
+                    answer = self._answers.get(timeout=clock.left())
                 except Empty:
-                    # A long answer may be on its way.
-                    if heard == self.traffic.received:
+                    if clock.is_over():
                         self._send_again(waiting, list(waiting))
-                    heard = self.traffic.received
-                    deadline = time.monotonic() + self._patience
+                        clock.start(self._patience)
                     continue
                 if not self._is_awaited(answer, waiting):
                     if answer.command is None:
-                        deadline = min(deadline, time.monotonic() + _HURRY)
+                        clock.hurry()
                     continue
                 lost = list(waiting)[:list(waiting).index(answer.tag)]
                 number, request, _ = waiting.pop(answer.tag)
@@ -157,7 +187,7 @@ class Link:
                 done[number] = answer.body
                 under_way -= _size(request)
                 self._send_again(waiting, lost)
-                deadline = time.monotonic() + self._patience
+                clock.start(self._patience)
         finally:
             self.traffic.seconds += time.perf_counter() - started
 
@@ -191,12 +221,40 @@ class Link:
             self._send(waiting, number, request, tries + 1)
 
 
+class _Clock:
+    """How long is waited for an answer."""
+    def __init__(self, traffic):
+        self._traffic = traffic
+
+    def start(self, seconds):
+        self._end, self._span, self._late = time.monotonic() + seconds, seconds, 0
+        self._heard = self._traffic.received
+
+    def hurry(self):
+        """After a complaint, which may have come behind the last answer."""
+        if self.left() > _HURRY:
+            self.start(_HURRY)
+
+    def left(self):
+        return max(0.0, self._end - time.monotonic())
+
+    def is_over(self):
+        """Whether nothing is left to wait for, or else as long again: a long answer may be on its way."""
+        if self._heard == self._traffic.received or self._late == _LATE:
+            return True
+        self._end, self._heard = time.monotonic() + self._span, self._traffic.received
+        self._late += 1
+        return False
+
+
 def opened(port, baud):
     """The serial ``port``; ``MxforgeError`` if it can't be opened."""
     try:
-        return serial.Serial(port, baud, timeout=0.05, exclusive=True)
+        return serial.Serial(port, baud, timeout=_TURN, exclusive=True)
     except (serial.SerialException, ValueError, OSError) as error:
         why = _reason(error) if Path(port).exists() else "there is no such device"
+        if getattr(error, "errno", None) == errno.EWOULDBLOCK:
+            why = "another program has it"
         raise MxforgeError(f"the port {port} can't be opened: {why}") from error
 
 
