@@ -52,16 +52,21 @@ def line(byte, stop=1):
     return [0, *(byte >> n & 1 for n in range(8)), stop]
 
 
-@pytest.mark.parametrize("bit", [7.7, 8, 8.3])
-def test_a_clock_that_is_4_percent_off(bit):
-    receiver = UartReceiver(8)
+@pytest.mark.parametrize("phase", [0, 0.3, 0.6, 0.9])
+@pytest.mark.parametrize(("divisor", "faster"), [
+    (4, 0.024), (4, -0.04), (5, 0.034), (5, -0.04), (6, 0.033), (7, 0.034), (8, 0.037), (8, 0), (8, -0.04), (51, 0.05),
+    (51, -0.05)])
+def test_a_clock_that_is_off(divisor, faster, phase):
+    """As far as the docstring says, wherever edges lie between clocks."""
+    receiver = UartReceiver(divisor)
     wanted = [0x00, 0xFF, 0x55, 0xA5, 0x01, 0x80] * 3
     levels = [level for byte in wanted for level in line(byte)] + [1] * 3
+    bit = divisor / (1 + faster)
     got = []
 
     async def bench(ctx):
-        for cycle in range(int(bit * len(levels))):
-            ctx.set(receiver.rx, levels[int(cycle / bit)])
+        for cycle in range(int(bit * len(levels) - phase)):
+            ctx.set(receiver.rx, levels[int((cycle + phase) / bit)])
             _, _, valid, error, byte = await ctx.tick().sample(receiver.o_valid, receiver.o_error, receiver.o)
             assert not error
             if valid:

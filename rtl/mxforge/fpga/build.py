@@ -34,7 +34,7 @@ SUFFIXES = {"ecp5": ".bit", "ice40": ".bin", "gowin": ".fs"}
 _TRIES = 6
 # A clock that is faster by this is worth another place and route.
 _WORTH = 1.1
-# How far a baud rate may be off, of some five per cent: of a byte's ten bits the last is read in its middle.
+# How far a baud rate may be off, of the 2.5 per cent that a receiver takes with the least divisor: the rest is the host's.
 _OFF = 0.01
 _LEAST_DIVISOR = 4
 
