@@ -656,7 +656,7 @@ Examples:
 @_port
 @click.option("--frames", metavar="N", type=click.IntRange(1), default=100_000, help="Requests that are asked.  [100000]")
 @click.option("--every", metavar="BYTES", type=click.IntRange(1), default=5000, help="A fault in so many bytes.  [5000]")
-@click.option("--seed", metavar="N", type=click.IntRange(0), default=1, help="Of requests and faults.  [1]")
+@click.option("--seed", metavar="N", type=click.IntRange(0), default=1, help="Of the requests; faults depend on timing too.  [1]")
 @_build_dir
 def fpga_soak(port, baud, frames, every, seed, build_dir):
     """Ask a board random things over a bad line, and compare each answer.

@@ -13,18 +13,19 @@ from mxbench.stimulus.floats import codes
 from ..errors import MxforgeError
 from . import protocol
 from .design import SERVICES
-from .host import Board, can_sum
+from .host import Board, Port, can_sum
 from .link import SilenceError, opened
+from .protocol import Command
 from .virtual import VirtualBoard
 
 __all__ = ["NoisyPort", "Outcome", "run", "summary"]
 
 # Requests that are asked together, and after how many of such batches a host vanishes in the middle of a frame.
 _BATCH, _BATCHES = 64, 4
-# Blocks of a request, and those that are made in advance.
-_BLOCKS, _POOL = 3, 4096
-# Seconds. What is lost is waited for often here.
-_PATIENCE = 0.5
+# Blocks of a request, if it isn't as long as one can be, once in so often; and those that are made in advance.
+_BLOCKS, _LONG, _POOL = 3, 1000, 4096
+# Seconds, and tries of a request. What is lost is waited for often here, and a long frame often meets a fault.
+_PATIENCE, _TRIES = 0.5, 100
 
 
 class NoisyPort:
@@ -36,38 +37,39 @@ class NoisyPort:
     def __init__(self, port, every, rng):
         self._port = port
         self._every = every
-        self._rng = rng
+        # Reader and writer are threads of their own.
+        self._rngs = dict(zip(("write", "read"), rng.spawn(2), strict=True))
         self.done = dict.fromkeys(self.KINDS, 0)
 
     def __getattr__(self, name):
         return getattr(self._port, name)
 
-    def _damaged(self, data, kinds):
-        if self._rng.random() * self._every >= len(data):
+    def _damaged(self, data, kinds, rng):
+        if rng.random() * self._every >= len(data):
             return data
-        kind = str(self._rng.choice(kinds))
+        kind = str(rng.choice(kinds))
         self.done[kind] += 1
-        at = int(self._rng.integers(len(data)))
-        few = int(self._rng.integers(1, 4))
+        at = int(rng.integers(len(data)))
+        few = int(rng.integers(1, 4))
         match kind:
             case "flipped":
-                return data[:at] + bytes([data[at] ^ 1 << int(self._rng.integers(8))]) + data[at + 1:]
+                return data[:at] + bytes([data[at] ^ 1 << int(rng.integers(8))]) + data[at + 1:]
             case "lost":
                 return data[:at] + data[at + few:]
             case "doubled":
                 return data[:at] + data[at:at + few] + data[at:]
             case "made up":
-                return data[:at] + self._rng.bytes(few) + data[at:]
+                return data[:at] + rng.bytes(few) + data[at:]
             case "write lost":
                 return b""
             case "write doubled":
                 return data + data
 
     def write(self, data):
-        return self._port.write(self._damaged(bytes(data), self.KINDS))
+        return self._port.write(self._damaged(bytes(data), self.KINDS, self._rngs["write"]))
 
     def read(self, size=1):
-        return self._damaged(self._port.read(size), self.KINDS[:4])
+        return self._damaged(self._port.read(size), self.KINDS[:4], self._rngs["read"])
 
 
 @dataclass(kw_only=True)
@@ -107,6 +109,8 @@ class _Questions:
         if self._is_tile:
             return self._product()
         count = int(self._rng.integers(1, min(_BLOCKS, self.port.blocks) + 1))
+        if not self._rng.integers(_LONG):
+            count = min(self.port.blocks, _POOL - 1)
         part = slice(start := int(self._rng.integers(_POOL - count)), start + count)
         expected = self.port.outputs.pack({name: array[part] for name, array in self._expected.items()})
         return (self.port.request({name: array[part] for name, array in self._rows.items()}),
@@ -147,6 +151,9 @@ def run(port, frames, *, baud=None, every=5000, seed=1, build_dir="sim_build", p
             if not asked:
                 raise MxforgeError(f"the board {board.design.board} has no unit that a soak can ask")
             questions = [_Questions(one, rng) for one in asked]
+            identity, = board.link.ask([(Command.IDENTIFY, b"")])
+            who = Command.IDENTIFY, Port.filled(b"", len(identity))
+            questions.append(lambda: (who, identity))
         started = time.perf_counter()
         try:
             while outcome.requests < frames:
@@ -163,6 +170,7 @@ def run(port, frames, *, baud=None, every=5000, seed=1, build_dir="sim_build", p
 def _visit(noisy, questions, frames, rng, outcome, progress):
     """What one host asks, until it vanishes in the middle of a frame."""
     with Board(noisy, patience=_PATIENCE) as board:
+        board.link.set_patience(_PATIENCE, _TRIES)
         try:
             for _ in range(_BATCHES):
                 asked = [questions[int(rng.integers(len(questions)))]() for _ in range(min(_BATCH, frames - outcome.requests))]
