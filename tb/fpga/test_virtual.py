@@ -1,4 +1,5 @@
 """The virtual board at its line, without the host's library."""
+import re
 import struct
 import time
 from dataclasses import asdict
@@ -125,3 +126,21 @@ def test_one_that_doesnt_start(sim_build, monkeypatch):
     monkeypatch.setattr(virtual, "build", lambda *_: "true")
     with pytest.raises(MxforgeError, match="the virtual board didn't start"):
         VirtualBoard(sim_build)
+
+
+def test_what_the_page_shows_byte_by_byte(port):
+    """docs/link.md: each frame, and what is said of the third."""
+    page = (Path(__file__).parents[2] / "docs" / "link.md").read_text()
+    lines = re.findall(r"^([<>]) ([0-9a-f ]+)$", page, re.M)
+    assert len(lines) == 8
+    for way, text in lines:
+        if way == ">":
+            port.write(bytes.fromhex(text))
+        else:
+            assert port.read_until(b"\0").hex(" ") == text
+    packets = [cobs.decode(bytes.fromhex(text)[:-1]) for _, text in lines]
+    assert packets[4] == protocol.request(Command.DEQUANTIZE, 0x1235, bytes.fromhex("01000000 8038b8007e") + bytes(24))
+    assert protocol.answer_of(packets[5]).body == np.array([2, -2, 0, 896], np.float32).tobytes()
+    said = re.search(r"The third, without the framing:(.*?)\n\n", page, re.S)[1]
+    parts = [bytes.fromhex(part) for part in re.findall(r"`([0-9a-f ]+)`", said)]
+    assert b"".join(parts[:5]) == packets[4][:13] and parts[5] == packets[4][-4:] and b"".join(parts[6:]) == packets[5]
