@@ -162,8 +162,8 @@ class Board:
             raise MxforgeError(f"a and b must not be empty, as {a.shape} and {b.T.shape} are")
         quantizer, tile = (self._parameters(command) for command in (Command.QUANTIZE, Command.MATMUL))
         block_size = tile.block_size
-        made, taken = ({(element, size) for element in elements} for elements, size in (
-            ((quantizer.element,), quantizer.block_size), ((tile.a_element, tile.b_element), block_size)))
+        made = {(quantizer.element, quantizer.block_size)}
+        taken = {(element, block_size) for element in (tile.a_element, tile.b_element)}
         if made != taken:
             raise MxforgeError(f"the board {self.design.board} quantizes to {_blocks(made)}, but multiplies {_blocks(taken)}; "
                                "multiply takes blocks that were quantized elsewhere")

@@ -63,10 +63,11 @@ class Link:
         self.traffic = Traffic()
         self._patience = patience
         self._tries = tries
-        self._serial = opened(port, baud) if isinstance(port, str) else port
-        # Of a user's own port, too: what never returns can't be given up.
-        self._serial.timeout = _TURN
-        self._serial.write_timeout = _STUCK + 2 * 10 * _WINDOW / self._serial.baudrate
+        if isinstance(port, str):
+            self._serial = opened(port, baud)
+        else:
+            # What never returns can't be given up.
+            self._serial, port.timeout, port.write_timeout = port, _TURN, _stuck(port.baudrate)
         self._turn, self._asking = threading.Lock(), None
         self._tag = int(np.random.default_rng().integers(protocol.UNKNOWN_TAG))
         self._answers = SimpleQueue()
@@ -247,10 +248,15 @@ class _Clock:
         return False
 
 
+def _stuck(baud):
+    """Seconds in which a port takes all that is under way, and more."""
+    return _STUCK + 2 * 10 * _WINDOW / baud
+
+
 def opened(port, baud):
     """The serial ``port``; ``MxforgeError`` if it can't be opened."""
     try:
-        return serial.Serial(port, baud, timeout=_TURN, exclusive=True)
+        return serial.Serial(port, baud, timeout=_TURN, write_timeout=_stuck(baud), exclusive=True)
     except (serial.SerialException, ValueError, OSError) as error:
         why = _reason(error) if Path(port).exists() else "there is no such device"
         if getattr(error, "errno", None) == errno.EWOULDBLOCK:
