@@ -1,6 +1,7 @@
 # amaranth: UnusedElaboratable=no
 """The page's server, and the page in a browser, on a virtual board or on what takes its place."""
 import contextlib
+import functools
 import http.client
 import json
 import os
@@ -327,6 +328,19 @@ def test_its_usual_port(tmp_path, golden):
         assert first.server_port != second.server_port and second.server_port != view.PORT
 
 
+@contextlib.contextmanager
+def viewing(build_dir, *options, **environment):
+    """`mxforge view` as a process, which SIGINT ends though it be ignored here, and which doesn't outlive the test."""
+    code = f"from mxforge.cli import main; raise SystemExit(main({['view', *options]!r}))"
+    environment = os.environ | {"PYTHONPATH": os.pathsep.join(sys.path), "MXFORGE_BUILD_DIR": str(build_dir)} | environment
+    with subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=environment,
+                          preexec_fn=functools.partial(signal.signal, signal.SIGINT, signal.SIG_DFL)) as child:
+        try:
+            yield child
+        finally:
+            child.kill()
+
+
 def test_the_browser_may_take_its_time(sim_build, tmp_path):
     """One in the terminal returns only when it is left, and the page is there."""
     (tmp_path / "browser").write_text(f"#!{sys.executable}\nimport os, sys, time, urllib.request\nparent = os.getppid()\n"
@@ -334,10 +348,7 @@ def test_the_browser_may_take_its_time(sim_build, tmp_path):
                                       f"open({str(tmp_path / 'page')!r}, 'wb').write(page)\n"
                                       "while os.getppid() == parent:\n    time.sleep(0.05)\n")
     (tmp_path / "browser").chmod(0o755)
-    code = "from mxforge.cli import main; raise SystemExit(main(['view', '--port', '0']))"
-    environment = os.environ | {"PYTHONPATH": os.pathsep.join(sys.path), "MXFORGE_BUILD_DIR": str(sim_build),
-                                "BROWSER": f"{tmp_path / 'browser'} %s"}
-    with subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, env=environment) as child:
+    with viewing(sim_build, "--port", "0", BROWSER=f"{tmp_path / 'browser'} %s") as child:
         end = time.monotonic() + 30
         while not (tmp_path / "page").exists() or b"</html>" not in (tmp_path / "page").read_bytes():
             assert time.monotonic() < end
@@ -386,10 +397,7 @@ def test_refuses_a_port_that_is_taken(quick, refused):
 
 def test_ends_with_ctrl_c(sim_build):
     """Quietly, its board too."""
-    code = "from mxforge.cli import main; raise SystemExit(main(['view', '--no-browser']))"
-    environment = os.environ | {"PYTHONPATH": os.pathsep.join(sys.path), "MXFORGE_BUILD_DIR": str(sim_build)}
-    with subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
-                          env=environment) as child:
+    with viewing(sim_build, "--no-browser") as child:
         address = child.stdout.readline()
         port = int(address.removeprefix("http://127.0.0.1:").removesuffix("/\n"))
 
