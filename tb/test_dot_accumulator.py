@@ -38,7 +38,8 @@ EXACT = [
 
 
 @pytest.mark.parametrize("parameters", [
-    pytest.param(parameters, marks=pytest.mark.slow if parameters.get("lanes") == 64 else ()) for parameters in EXACT])
+    pytest.param(parameters, marks=pytest.mark.slow if parameters.get("lanes", 32) >= 32 and parameters["stages"] else ())
+    for parameters in EXACT])
 def test_exact_in_volume(verify, parameters):
     counts = verify(DotAccumulator(**parameters), 100_000)
     narrow = parameters.get("window", 254) < 200

@@ -84,8 +84,8 @@ def test_every_depth(verify, options):
     verify(ScaledDot(**options), 5_000)
 
 
-@pytest.mark.parametrize(("lanes", "addend"), [
-    (2, True), *(pytest.param(*both, marks=pytest.mark.slow) for both in ((2, False), (4, True), (4, False)))])
+@pytest.mark.slow
+@pytest.mark.parametrize(("lanes", "addend"), [(2, True), (2, False), (4, True), (4, False)])
 def test_each_cut(verify_together, lanes, addend):
     """Every number of stages, in one model: each delayed to the latency of the deepest, so that none may miss its own."""
     options = {"block_size": 4, "lanes": lanes, "addend": addend}

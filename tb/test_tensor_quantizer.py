@@ -49,8 +49,8 @@ def test_bare_core(verify, product, stages):
 
 
 @pytest.mark.parametrize(("source", "product", "lanes", "stages"), [
-    ("bf16", "rows", 1, 12), ("bf16", "rows", 2, 1), ("bf16", "rows", 64, 7), ("bf16", "operator", 5, 21),
-    ("fp32", "rows", 5, 25), pytest.param("bf16", "rows", 64, 23, marks=pytest.mark.slow),
+    ("bf16", "rows", 1, 12), ("bf16", "rows", 2, 1), ("bf16", "operator", 5, 21), ("fp32", "rows", 5, 25),
+    *(pytest.param("bf16", "rows", 64, stages, marks=pytest.mark.slow) for stages in (7, 23)),
 ])
 def test_one_lane_and_many(verify, source, product, lanes, stages):
     """The tree of maxima has no level, one, and more, in which steps share a stage and have one each; all cuts are taken or few."""
