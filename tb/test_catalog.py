@@ -21,6 +21,9 @@ from mxforge.errors import MxforgeError
 from mxforge.flow import player
 
 each_entry = pytest.mark.parametrize("entry", [pytest.param(entry, id=name) for name, entry in catalog.ENTRIES.items()])
+# The others are slow.
+first_of_a_kind = pytest.mark.parametrize("entry", [
+    pytest.param(entry, id=name, marks=marks(name)) for name, entry in catalog.ENTRIES.items()])
 # Lines of Verilog for each bit of the ports, at most. Units have up to 34; a quantizer had 100, whose expressions were written out
 # at each use, and again in each use of those.
 LINES = 50
@@ -92,12 +95,12 @@ def test_icarus_accepts_it(entry, style, tmp_path):
     assert done.returncode == 0, done.stderr
 
 
-@pytest.mark.parametrize("entry", [pytest.param(entry, id=name, marks=marks(name)) for name, entry in catalog.ENTRIES.items()])
+@first_of_a_kind
 def test_same_input_same_bytes(entry):
     assert emitted(entry.component(), entry.name) == emit(entry.component(), entry.name)
 
 
-@each_entry
+@first_of_a_kind
 def test_manifest_is_true_and_golden_matched(entry, sim_build):
     text, manifest = emitted(entry.component(), entry.name)
     assert json.loads(json.dumps(manifest)) == manifest

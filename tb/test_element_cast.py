@@ -51,8 +51,8 @@ def test_every_value(play, verified, source):
 
 
 @pytest.mark.parametrize(("source", "rounding", "stages"), [
-    ("fp32", "rne", 6), ("fp32", "stochastic", 3), ("bf16", "stochastic", 5), ("fp16", "rne", 1),
-    pytest.param("fp16", "stochastic", 0, marks=pytest.mark.slow),
+    ("fp32", "rne", 6), ("fp32", "stochastic", 3), ("bf16", "stochastic", 5),
+    *(pytest.param("fp16", *both, marks=pytest.mark.slow) for both in (("rne", 1), ("stochastic", 0))),
 ])
 def test_volume(play, verified, source, rounding, stages):
     units = dict(every_cast(source, rounding, lanes=4, stages=stages))

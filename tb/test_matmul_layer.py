@@ -174,7 +174,8 @@ class TwoLayers(StreamUnit):
         return m
 
 
-@pytest.mark.parametrize(("lanes", "stages"), [pytest.param(8, 0, marks=pytest.mark.slow), (4, 9)])
+@pytest.mark.slow
+@pytest.mark.parametrize(("lanes", "stages"), [(8, 0), (4, 9)])
 def test_two_layers_without_a_host_between(play, lanes, stages):
     """(4 x 32) by (32 x 16), and that by (16 x 8): all that the host sees of the first product is the second's result."""
     rng = np.random.default_rng(4)

@@ -96,9 +96,9 @@ def test_pieces_and_jobs_make_no_difference(folder, mxforge, monkeypatch):
 
 
 @pytest.mark.parametrize(("element", "rule", "tile"), [
-    ("e4m3", "rceil", (2, 2)), ("e2m1", "floor", (1, 4)),
-    # Two blocks of D from each product; 64 dot units take a minute to build.
-    pytest.param("e2m1", "floor", (1, 64), marks=pytest.mark.slow)])
+    ("e4m3", "rceil", (2, 2)),
+    # At 64 two blocks of D from each product; 64 dot units take a minute to build.
+    *(pytest.param("e2m1", "floor", (1, columns), marks=pytest.mark.slow) for columns in (4, 64))])
 def test_d_as_mx(folder, mxforge, element, rule, tile):
     """40 columns fill two blocks; a tile of 64 columns makes both at once."""
     a, b, c = matrices()
