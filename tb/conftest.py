@@ -3,6 +3,7 @@
 import importlib
 import inspect
 import json
+import signal
 from collections import Counter, defaultdict
 from dataclasses import asdict
 from pathlib import Path
@@ -14,6 +15,11 @@ ROOT = Path(__file__).resolve().parent.parent
 SIM_BUILD = ROOT / "sim_build"
 # Where the whole summary goes; the terminal gets a line a unit.
 SUMMARY = SIM_BUILD / "verified.txt"
+
+
+def pytest_configure():
+    # Run in the background by a shell without job control, the tests would ignore it, and so would each process that they start.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @pytest.fixture

@@ -1,5 +1,4 @@
 """The command line, as users meet it."""
-import functools
 import io
 import json
 import os
@@ -332,9 +331,7 @@ def test_broken_pipe_is_quiet():
 
 def test_interrupt_leaves_nothing(tmp_path):
     child = subprocess.Popen([sys.executable, "-m", "mxforge", "verilog", "-o", "all"], env=ENVIRONMENT, cwd=tmp_path,
-                             stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, start_new_session=True,
-                             # Whoever runs the tests in the background has them ignore it.
-                             preexec_fn=functools.partial(signal.signal, signal.SIGINT, signal.SIG_DFL))
+                             stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, start_new_session=True)
     while not any(tmp_path.glob("all/*/SHA256SUMS")):
         assert child.poll() is None, child.stderr.read()
         time.sleep(0.05)

@@ -37,6 +37,7 @@ EXACT = [
 ]
 
 
+# Wide ones with cuts are slow.
 @pytest.mark.parametrize("parameters", [
     pytest.param(parameters, marks=pytest.mark.slow if parameters.get("lanes", 32) >= 32 and parameters["stages"] else ())
     for parameters in EXACT])

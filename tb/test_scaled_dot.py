@@ -85,7 +85,8 @@ def test_every_depth(verify, options):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(("lanes", "addend"), [(2, True), (2, False), (4, True), (4, False)])
+@pytest.mark.parametrize("addend", [True, False])
+@pytest.mark.parametrize("lanes", [2, 4])
 def test_each_cut(verify_together, lanes, addend):
     """Every number of stages, in one model: each delayed to the latency of the deepest, so that none may miss its own."""
     options = {"block_size": 4, "lanes": lanes, "addend": addend}

@@ -322,15 +322,12 @@ def test_says_what_to_install(how, more, monkeypatch):
 
 
 INTERRUPTED = """
-import signal
 import sys
 import sample_jobs
 from rich.progress import Progress
 from mxforge.flow.jobs import Job, Workers
 work = [Job(name=str(n), function=sample_jobs.square, arguments={"number": n}) for n in range(4)]
 work += [Job(name=f"long {n}", function=sample_jobs.runs_a_tool, arguments={"seconds": 600}) for n in range(4)]
-# Whoever runs the tests in the background has them ignore it.
-signal.signal(signal.SIGINT, signal.default_int_handler)
 try:
     with Workers(2) as workers:
         for job, outcome in workers.run(work):

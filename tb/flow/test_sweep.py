@@ -208,9 +208,8 @@ def test_a_sweep_that_is_killed_with_its_tools(tmp_path):
     environment = os.environ | {"PYTHONPATH": f"{ROOT / 'rtl'}{os.pathsep}{ROOT / 'tb'}", "TMPDIR": str(tmp_path / "temporary")}
     command = [sys.executable, "-m", "mxforge", "sweep", "dequantizer", "--bare", "--vary", "lanes=1,2,4,8,16,32", "-o", "out",
                "--build-dir", "build", "--jobs", "2", "--target", "ecp5"]
-    # Whoever runs the tests in the background has them ignore an interrupt.
     child = subprocess.Popen(command, env=environment, cwd=tmp_path, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
-                             start_new_session=True, preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL))
+                             start_new_session=True)
     while len(list(tmp_path.glob("build/synth/*.json"))) < 2:
         assert child.poll() is None, child.stderr.read()
         time.sleep(0.02)

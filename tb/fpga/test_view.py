@@ -1,7 +1,6 @@
 # amaranth: UnusedElaboratable=no
 """The page's server, and the page in a browser, on a virtual board or on what takes its place."""
 import contextlib
-import functools
 import http.client
 import json
 import os
@@ -330,11 +329,10 @@ def test_its_usual_port(tmp_path, golden):
 
 @contextlib.contextmanager
 def viewing(build_dir, *options, **environment):
-    """`mxforge view` as a process, which SIGINT ends though it be ignored here, and which doesn't outlive the test."""
-    code = f"from mxforge.cli import main; raise SystemExit(main({['view', *options]!r}))"
+    """`mxforge view` as a process that doesn't outlive the test."""
     environment = os.environ | {"PYTHONPATH": os.pathsep.join(sys.path), "MXFORGE_BUILD_DIR": str(build_dir)} | environment
-    with subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=environment,
-                          preexec_fn=functools.partial(signal.signal, signal.SIGINT, signal.SIG_DFL)) as child:
+    with subprocess.Popen([sys.executable, "-m", "mxforge", "view", *options], stdout=subprocess.PIPE, stderr=subprocess.PIPE,
+                          text=True, env=environment) as child:
         try:
             yield child
         finally:
