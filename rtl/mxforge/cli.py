@@ -729,7 +729,7 @@ def lint(names, build_dir):
               help="Where each entry gets its directory.  [verilog]")
 @click.option("--force", is_flag=True, help="Replace files that were changed since they were emitted.")
 def verilog(output, force):
-    """Emit every entry of the catalogue."""
+    """Emit the whole catalogue; for one unit: mxforge emit NAME."""
     from . import catalog
     from .emit import emit
     from .flow import bundle
